@@ -1,0 +1,99 @@
+"""The command line: a thin dispatcher. Heavy imports happen in the verb that needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from recdistill import __version__
+from recdistill.errors import RecDistillError
+
+VERBS = {
+    "train": "run an experiment: recdistill train [GROUP=NAME] [KEY=VALUE] [-m]",
+    "list": "the choices of a group: recdistill list [GROUP]",
+    "explain": "every setting of one choice: recdistill explain GROUP=NAME",
+    "cache": "what is stored and shared between runs: recdistill cache ls",
+    "doctor": "versions, device, threads, memory and writable folders",
+}
+
+HELP = """usage: recdistill VERB ...
+
+Knowledge distillation for top-K recommenders, one run from one config.
+
+{verbs}
+
+  recdistill VERB --help    what a verb takes
+  recdistill --version      the version
+  --debug                   with any verb: show tracebacks
+
+First run: recdistill train    (real data, a teacher, a student, a report; debug=smoke for seconds)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: the words after `recdistill` (None: the process's own).
+
+    Returns:
+        The exit code: 0 ok, 1 the run failed, 2 the user's words or config are off, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<9} {text}" for verb, text in VERBS.items())), end="")
+        return 0
+    if words[0] == "--version":
+        print(f"recdistill {__version__}")
+        return 0
+    try:
+        return _dispatch(words[0], words[1:])
+    except RecDistillError as error:
+        if debug:
+            raise
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(verb: str, words: list[str]) -> int:
+    if verb == "train":
+        # Read once, when torch loads: passive waits keep several threads usable on a shared machine, and huge pages
+        # halve the price of fresh buffers.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+        from recdistill.commands.train import train
+
+        return train(words)
+    if verb in ("list", "explain"):
+        from recdistill.commands.choices import explain, list_choices
+
+        return (list_choices if verb == "list" else explain)(words)
+    if verb == "cache":
+        from recdistill.commands.cache import cache
+
+        return cache(words)
+    if verb == "doctor":
+        from recdistill.commands.doctor import doctor
+
+        return doctor(words)
+    import difflib
+
+    from recdistill.errors import ConfigError
+
+    close = difflib.get_close_matches(verb, VERBS, n=1)
+    raise ConfigError(
+        f"there is no verb {verb!r}" + (f"; did you mean {close[0]}?" if close else ""),
+        f"recdistill knows {', '.join(VERBS)}",
+        "recdistill --help",
+    )

@@ -1,0 +1,183 @@
+"""`recdistill list` and `recdistill explain`: read from YAML and source text, without importing torch."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recdistill.commands.conf import GROUPS, conf_folder, first_comment, members
+from recdistill.errors import ConfigError
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Words that name the legal name closest to a wrong one; empty if none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def list_choices(words: Sequence[str]) -> int:
+    """Print the members of one group, or of all."""
+    parser = argparse.ArgumentParser("recdistill list", description="The choices of a group.")
+    parser.add_argument("group", nargs="?", help="one of " + ", ".join(GROUPS))
+    parser.add_argument("--config-dir", type=Path, help="a folder of your own YAML laid over ours")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    arguments = parser.parse_args(list(words))
+    if arguments.group is not None:
+        _check_group(arguments.group)
+    folders = _folders(arguments.config_dir)
+    groups = [arguments.group] if arguments.group else [group for group in GROUPS if members(group, folders)]
+    found = {group: {name: first_comment(path) for name, path in members(group, folders).items()} for group in groups}
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for group, choices in found.items():
+        print(group)
+        for name, text in choices.items():
+            print(f"  {name:<14} {text}")
+    return 0
+
+
+def explain(words: Sequence[str]) -> int:
+    """Print every setting of one choice: default, meaning, source."""
+    parser = argparse.ArgumentParser("recdistill explain", description="Every setting of one choice.")
+    parser.add_argument("choice", metavar="GROUP=NAME")
+    parser.add_argument("--config-dir", type=Path, help="a folder of your own YAML laid over ours")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    arguments = parser.parse_args(list(words))
+    group, _, name = arguments.choice.partition("=")
+    _check_group(group)
+    known = members(group, _folders(arguments.config_dir))
+    if name not in known:
+        raise ConfigError(
+            f"{group}={name}: there is no such {group}{nearest(name, known)}",
+            f"{group} is one of {', '.join(known)}",
+            f"recdistill list {group}",
+        )
+    node = _read(known[name], _folders(arguments.config_dir))
+    about = _about(node)
+    settings = _settings(node)
+    if arguments.json:
+        rows = {path: {"default": value, "meaning": meaning} for path, value, meaning in settings}
+        plain = {"text": about.text if about else first_comment(known[name]), "settings": rows}
+        print(json.dumps(plain | ({"attributes": about.attributes} if about else {}), indent=2))
+        return 0
+    print(f"{group}={name}\n")
+    print(about.text if about else first_comment(known[name]))
+    for key, value in (about.attributes if about else {}).items():
+        print(f"\n{key}: {value}")
+    print("\nsettings")
+    width = max([len(f"{group}.{path}={value}") for path, value, _ in settings] or [0])
+    for path, value, meaning in settings:
+        print(f"  {f'{group}.{path}={value}':<{width}}  {meaning}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a class's source says: its docstring without the settings, their meanings, and `requires` or `provides`."""
+
+    text: str
+    meanings: dict[str, str]
+    attributes: dict[str, str]
+
+
+def _check_group(group: str) -> None:
+    if group not in GROUPS:
+        raise ConfigError(
+            f"there is no group {group!r}{nearest(group, GROUPS)}",
+            f"the groups are {', '.join(GROUPS)}",
+            "recdistill list",
+        )
+
+
+def _folders(overlay: Path | None) -> tuple[Path, ...]:
+    return (conf_folder(), *([overlay] if overlay else []))
+
+
+def _read(path: Path, folders: tuple[Path, ...]) -> dict[str, Any]:
+    """A group file with the files that its defaults list pulls in."""
+    import yaml
+
+    node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    merged: dict[str, Any] = {}
+    for entry in node.pop("defaults", []):
+        if isinstance(entry, dict):
+            (place, name), *_ = entry.items()
+            group, _, package = str(place).lstrip("/").partition("@")
+            known = members(group.removeprefix("override ").lstrip("/"), folders)
+            if name in known and package:
+                inner = _read(known[name], folders)
+                merged |= inner if package == "_here_" else {package: inner}
+    return merged | node
+
+
+def _about(node: dict[str, Any]) -> _About | None:
+    """Parse the class behind `_target_` without importing it."""
+    module, _, name = str(node.get("_target_", "")).rpartition(".")
+    if not module:
+        return None
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        return None
+    for statement in ast.parse(Path(found.origin).read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.ClassDef) and statement.name == name:
+            return _parse(statement)
+    return None
+
+
+def _parse(cls: ast.ClassDef) -> _About:
+    text, _, arguments = (ast.get_docstring(cls) or "").partition("\nArgs:\n")
+    meanings: dict[str, str] = {}
+    last = ""
+    for line in arguments.splitlines():
+        if match := re.match(r"    (\w+): (.*)", line):
+            last = match.group(1)
+            meanings[last] = match.group(2)
+        elif line.strip() and last:
+            meanings[last] += " " + line.strip()
+    attributes = {}
+    for statement in cls.body:
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value):
+            continue
+        if statement.target.id in ("requires", "provides"):
+            names = [n.value for n in ast.walk(statement.value) if isinstance(n, ast.Constant)]
+            attributes[statement.target.id] = ", ".join(sorted(map(str, names))) or "nothing"
+    return _About(text.strip(), meanings, attributes)
+
+
+ROLE_MEANINGS = {
+    "seed": "of the teacher's initial weights, batches and draws",
+    "checkpoints": "snapshots kept, evenly spaced from the first evaluation to the best",
+}
+
+
+def _settings(node: dict[str, Any], above: str = "") -> list[tuple[str, Any, str]]:
+    """(path, default, meaning) of every setting, nested components included."""
+    about = _about(node)
+    meanings = ROLE_MEANINGS | (about.meanings if about else _section_meanings(node))
+    rows: list[tuple[str, Any, str]] = []
+    for key, value in node.items():
+        if key == "_target_":
+            continue
+        if isinstance(value, dict):
+            rows += _settings(value, f"{above}{key}.")
+        else:
+            rows.append((f"{above}{key}", "null" if value is None else value, meanings.get(key, "")))
+    return rows
+
+
+def _section_meanings(node: dict[str, Any]) -> dict[str, str]:
+    """Meanings of a typed section's keys: of the dataclass in config.py that has them all."""
+    source = Path(__file__).parents[1] / "config.py"
+    for statement in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.ClassDef) and set(node) <= set(_parse(statement).meanings):
+            return _parse(statement).meanings
+    return {}

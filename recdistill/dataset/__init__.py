@@ -1,0 +1,1 @@
+"""Data: named sources, readers, splits, popularity groups, negative sampling."""

@@ -1,0 +1,289 @@
+"""Data sets by name, and any file of one's own: each class says where its raw table comes from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from recdistill.dataset.fetch import FetchFailed, download, from_package, no_source, unzip_member
+from recdistill.dataset.readers import RawTable, read_table, read_u_data, read_users_dat
+from recdistill.dataset.splits import Filter, RandomPerUser, contiguous
+from recdistill.errors import DataError, require
+
+Say = Callable[[str], None]
+
+
+class Source:
+    """Where a data set comes from, which users are kept and how it is split."""
+
+    checksum: ClassVar[str | None] = None  # SHA-256 of the canonical table, of bytes that were seen
+
+    def __init__(self, *, name: str, filter: Filter, split: RandomPerUser) -> None:
+        """Store what all sources share."""
+        self.name = name
+        self.filter = filter
+        self.split = split
+
+    def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
+        """Read the raw table, fetching it first where needed.
+
+        Args:
+            data: the user's folder of data sets (`paths.data`).
+            downloads: where fetched files are kept.
+            say: prints a line to the user.
+        """
+        raise NotImplementedError
+
+    def signature(self, data: Path) -> Any:
+        """What identifies the raw table without reading it (JSON values), or None if only reading can tell."""
+        return self.checksum
+
+    def checked(self, table: RawTable) -> RawTable:
+        """The table, if it is the one whose checksum is stored.
+
+        Raises:
+            DataError: it is another.
+        """
+        if self.checksum is not None and (found := table_hash(table)) != self.checksum:
+            raise DataError(
+                f"{self.name}: the table's SHA-256 is {found[:16]}..., not {self.checksum[:16]}...",
+                "results under a data set's name are comparable only on the same interactions",
+                "fetch the original again, or use dataset=file for a variant of your own",
+            )
+        return table
+
+
+class MovieLens100K(Source):
+    """MovieLens 100K: 943 users, 1,682 items, 100,000 ratings; every rating is a positive.
+
+    Citation: Harper and Konstan, "The MovieLens Datasets", ACM TiiS 5(4), 2015.
+
+    Args:
+        name: the data set's name in reports.
+        path: `u.data` or a RecBole `.inter` file of one's own copy (null: looked for, then fetched).
+        filter: which users are kept.
+        split: how each user's items are split.
+    """
+
+    checksum = "0bbca700a649ca4c76da3670f06b96ee6ca7bc21829ca8a1b61c90a5d8176ab1"
+    url: ClassVar[str] = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
+    package: ClassVar[str] = "recbole==1.2.1"
+    terms: ClassVar[str] = (
+        "MovieLens 100K is (c) GroupLens: research use, no redistribution, no commercial use without permission; "
+        "cite Harper and Konstan 2015 (doi:10.1145/2827872)"
+    )
+
+    def __init__(self, *, name: str, path: str | None, filter: Filter, split: RandomPerUser) -> None:
+        """Store the settings."""
+        super().__init__(name=name, filter=filter, split=split)
+        self.path = path
+
+    def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
+        """The 100,000 ratings: `path`, else `paths.data`, else GroupLens, else the package recbole."""
+        names = ("u.data", "ml-100k.inter")
+        file = Path(self.path) if self.path else _find(names, self.name, data, downloads)
+        if file is None:
+            file = self._fetch(data, downloads, say)
+        return self.checked(read_table(file) if file.suffix == ".inter" else read_u_data(file))
+
+    def _fetch(self, data: Path, downloads: Path, say: Say) -> Path:
+        folder = downloads / self.name
+        say(self.terms)
+        tried = [f"nothing under {data}"]
+        try:
+            archive = folder / "ml-100k.zip"
+            download(self.url, archive)
+            unzip_member(archive, "ml-100k/u.data", folder / "u.data")
+            return folder / "u.data"
+        except FetchFailed as error:
+            tried.append(str(error))
+        try:
+            member = "recbole/dataset_example/ml-100k/ml-100k.inter"
+            from_package(self.package, member, folder / "ml-100k.inter")
+            return folder / "ml-100k.inter"
+        except FetchFailed as error:
+            tried.append(str(error))
+        raise no_source(self.name, tried, data / self.name, "u.data or ml-100k.inter")
+
+
+class CiteULikeT(Source):
+    """CiteULike-t: articles in personal libraries; the data set that most distillation papers call CiteULike.
+
+    Citation: Wang, Chen, Li, "Collaborative Topic Regression with Social Regularization", IJCAI 2013.
+
+    Args:
+        name: the data set's name in reports.
+        path: `users.dat` of one's own copy (null: looked for under paths.data, then fetched).
+        filter: which users are kept (the papers: at least 5 items).
+        split: how each user's items are split.
+    """
+
+    checksum = "7c27315afdfe46173e44fcbdfb723f754d0a331ca61fdd3cbb86cc106dfe289b"
+    url: ClassVar[str] = "https://raw.githubusercontent.com/js05212/citeulike-t/master/users.dat"
+
+    def __init__(self, *, name: str, path: str | None, filter: Filter, split: RandomPerUser) -> None:
+        """Store the settings."""
+        super().__init__(name=name, filter=filter, split=split)
+        self.path = path
+
+    def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
+        """The 134,860 pairs of `users.dat`."""
+        file = Path(self.path) if self.path else _find(("users.dat",), self.name, data, downloads)
+        if file is None:
+            file = downloads / self.name / "users.dat"
+            try:
+                say("CiteULike-t: no licence is stated; collected for research by Wang, Chen and Li (IJCAI 2013)")
+                download(self.url, file)
+            except FetchFailed as error:
+                tried = [f"nothing under {data}", str(error)]
+                raise no_source(self.name, tried, data / self.name, "users.dat") from error
+        return self.checked(read_users_dat(file))
+
+
+class File(Source):
+    """A table of one's own with a header line: CSV, TSV (each also .gz), RecBole .inter or Parquet.
+
+    Args:
+        name: the data set's name in reports (null: the file's name).
+        path: the file.
+        user_column: name of the user column (null: recognised).
+        item_column: name of the item column (null: recognised).
+        filter: which users are kept.
+        split: how each user's items are split.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str | None,
+        path: str,
+        user_column: str | None,
+        item_column: str | None,
+        filter: Filter,
+        split: RandomPerUser,
+    ) -> None:
+        """Store the settings."""
+        super().__init__(name=name or Path(path).name.split(".")[0], filter=filter, split=split)
+        self.path = Path(path)
+        self.user_column = user_column
+        self.item_column = item_column
+
+    def signature(self, data: Path) -> Any:
+        """Path, size and time of the file, and the columns: they remember the hash of what was read."""
+        if not self.path.is_file():
+            return None  # `table` will say so
+        status = self.path.stat()
+        columns = [self.user_column, self.item_column]
+        return [str(self.path.resolve()), status.st_size, status.st_mtime_ns, columns]
+
+    def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
+        """Read the file."""
+        return read_table(self.path, self.user_column, self.item_column)
+
+
+class Synthetic(Source):
+    """Made-up data with a planted taste and a planted popularity bias, of any size.
+
+    Score of item i for user u: taste * <a_u, b_i> / sqrt(rank) - popularity * log(place of i); each user takes the best
+    items under Gumbel noise, so that the planted part can be learned and the rest cannot.
+
+    Args:
+        name: the data set's name in reports.
+        n_users: number of users.
+        n_items: number of items.
+        n_interactions: about how many pairs in all; users' shares fall as a power law.
+        rank: dimensions of the planted taste.
+        taste: strength of the planted taste.
+        popularity: strength of the planted popularity bias (0: none).
+        seed: of the data.
+        filter: which users are kept.
+        split: how each user's items are split.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "synthetic",
+        n_users: int = 500,
+        n_items: int = 300,
+        n_interactions: int = 10_000,
+        rank: int = 8,
+        taste: float = 3.0,
+        popularity: float = 0.8,
+        seed: int = 0,
+        filter: Filter,
+        split: RandomPerUser,
+    ) -> None:
+        """Check the settings."""
+        super().__init__(name=name, filter=filter, split=split)
+        require(n_users >= 1, "n_users", n_users, ">= 1")
+        require(n_items >= 1, "n_items", n_items, ">= 1")
+        limit = f"from 1 to n_users * n_items = {n_users * n_items}"
+        require(1 <= n_interactions <= n_users * n_items, "n_interactions", n_interactions, limit)
+        require(rank >= 1, "rank", rank, ">= 1")
+        require(taste >= 0, "taste", taste, ">= 0")
+        require(popularity >= 0, "popularity", popularity, ">= 0")
+        self.n_users, self.n_items, self.n_interactions = n_users, n_items, n_interactions
+        self.rank, self.taste, self.popularity, self.seed = rank, taste, popularity, seed
+
+    def signature(self, data: Path) -> Any:
+        """The settings make the data."""
+        return [
+            "synthetic-1", self.n_users, self.n_items, self.n_interactions,
+            self.rank, self.taste, self.popularity, self.seed,
+        ]  # fmt: skip
+
+    def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
+        """Draw the interactions, in blocks of users that hold at most about 64 MiB of scores."""
+        random = np.random.default_rng(self.seed)
+        activity = np.arange(1, self.n_users + 1) ** -0.6
+        share = self.n_interactions * activity / activity.sum()
+        count = np.clip(np.round(share), min(5, self.n_items), max(1, self.n_items // 2)).astype(np.int64)
+        random.shuffle(count)
+        user_taste = random.standard_normal((self.n_users, self.rank))
+        item_taste = random.standard_normal((self.n_items, self.rank))
+        bias = -self.popularity * np.log(random.permutation(self.n_items) + 1.0)
+        users, items = [], []
+        block = max(1, (1 << 23) // self.n_items)
+        for first in range(0, self.n_users, block):
+            some = slice(first, min(first + block, self.n_users))
+            score = self.taste / np.sqrt(self.rank) * user_taste[some] @ item_taste.T + bias
+            score += random.gumbel(size=score.shape)
+            order = np.argsort(-score, axis=1)
+            taken = np.arange(self.n_items) < count[some, None]
+            users.append(np.repeat(np.arange(some.start, some.stop), count[some]))
+            items.append(order[taken])
+        return RawTable(
+            np.concatenate(users).astype(str).astype(object), np.concatenate(items).astype(str).astype(object)
+        )
+
+
+def table_hash(table: RawTable) -> str:
+    """SHA-256 of a table's canonical form: independent of the order of rows and of the file format.
+
+    Canonical: ids in natural order, one per line; then for each distinct pair, in order, user and item numbers as
+    int32 and, where the table has time, the earliest timestamp as int64, little-endian.
+    """
+    pairs = contiguous(table)
+    digest = hashlib.sha256()
+    for ids in (pairs.user_ids, pairs.item_ids):
+        digest.update("\n".join(ids).encode() + b"\n\n")
+    for column in (pairs.user, pairs.item):
+        digest.update(column.astype("<i4").tobytes())
+    if pairs.timestamp is not None:
+        digest.update(pairs.timestamp.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _find(names: tuple[str, ...], dataset: str, *folders: Path) -> Path | None:
+    """The first of the files that lies in a data set's folder, in `original/` or `raw/` below it, or beside it."""
+    for folder in folders:
+        for place in (folder / dataset, folder / dataset / "original", folder / dataset / "raw", folder):
+            for name in names:
+                if (place / name).is_file():
+                    return place / name
+    return None

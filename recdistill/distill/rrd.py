@@ -1,0 +1,124 @@
+"""RRD: relaxed ranking distillation."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from recdistill.dataset.sampling import SeenItems, UnseenSampler
+from recdistill.distill.base import Distiller, device_of
+from recdistill.distill.sampling import draw_by_rank
+from recdistill.errors import require
+from recdistill.losses import distinct, plackett_luce, relaxed_ranking
+from recdistill.models.base import Recommender, Scorer
+from recdistill.types import Batch, Interactions, Knowledge
+
+
+class RRD(Distiller):
+    """Relaxed ranking distillation: keep the order of interesting items above all uninteresting ones.
+
+    Paper: Kang et al., "DE-RRD: A Knowledge Distillation Framework for Recommender System", CIKM 2020, section 4.2.
+    With s the student's scores, pi the K interesting items in the teacher's order, Z the uninteresting ones:
+
+        loss(u) = sum_{k=1..K} [ log( sum_{j>=k} exp s(pi_j) + sum_{z in Z} exp s(z) ) - s(pi_k) ]
+
+    Interesting: the teacher's top K (`draw: top`, the authors' later advice) or K of its top `depth` drawn with
+    probability proportional to exp(-rank / temperature), anew every epoch (`draw: sampled`, as published).
+    Uninteresting: every other unseen item (`rest: all`), or `uninteresting` items drawn uniformly without replacement
+    from outside the training items and the teacher's top `depth`, anew every epoch (`rest: sampled`, as published).
+    Averaged over the distinct users of a batch, equal to the mean over users only in expectation.
+
+    Differs from the authors' code: means instead of sums, here and in the base loss; the log-sum-exp is stable, so
+    scores are not clamped; the paper's denominator counts the K-th item twice, their code and this one do not.
+
+    Args:
+        weight: factor on this term.
+        interesting: K, items kept in order per user.
+        uninteresting: items kept below per user (`rest: sampled` only).
+        depth: how far down the teacher's ranking to look; at most `soft_labels.depth`.
+        temperature: flatness of the draw, in ranks; larger draws deeper (`draw: sampled` only).
+        draw: `top` or `sampled`.
+        rest: `all` or `sampled`.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"ranking"})
+
+    def __init__(
+        self,
+        *,
+        weight: float = 0.1,
+        interesting: int = 40,
+        uninteresting: int = 40,
+        depth: int = 200,
+        temperature: float = 10.0,
+        draw: str = "top",
+        rest: str = "all",
+    ) -> None:
+        """Check the settings."""
+        super().__init__()
+        require(weight >= 0, "weight", weight, ">= 0")
+        require(uninteresting >= 1, "uninteresting", uninteresting, ">= 1")
+        require(depth >= 1, "depth", depth, ">= 1")
+        require(1 <= interesting <= depth, "interesting", interesting, f"from 1 to depth={depth}")
+        require(temperature > 0, "temperature", temperature, "> 0")
+        require(draw in ("top", "sampled"), "draw", draw, "top or sampled")
+        require(rest in ("all", "sampled"), "rest", rest, "all or sampled")
+        self.weight, self.interesting, self.uninteresting = weight, interesting, uninteresting
+        self.depth, self.temperature, self.draw, self.rest = depth, temperature, draw, rest
+
+    def prepare(
+        self, knowledge: Knowledge, interactions: Interactions, student: Recommender, generator: torch.Generator
+    ) -> None:
+        """Take the teacher's top items, and the complement of training and top items for the draws."""
+        labels, device = knowledge.one(), device_of(student)
+        depth = min(self.depth, labels.item.shape[1])
+        self.top = labels.item[:, :depth].to(device).long()  # [U, D]
+        self.length = labels.length.to(device).long().clamp(max=depth)  # [U]
+        self.user = torch.arange(interactions.n_users, device=device)
+        k = min(self.interesting, depth)
+        self.kept, self.kept_valid = self.top[:, :k], self.user.new_tensor(range(k)) < self.length.unsqueeze(1)
+        if self.rest == "all":
+            self.seen = SeenItems(interactions, device)
+        else:
+            self.outside = _outside(interactions, labels.item[:, :depth].long(), labels.length.long(), device)
+
+    def on_epoch_start(self, epoch: int, student: Recommender, generator: torch.Generator) -> None:
+        """Redraw what is drawn."""
+        if self.draw == "sampled":
+            depth = self.top.shape[1]
+            place = draw_by_rank(self.length, depth, self.interesting, self.temperature, generator)
+            self.kept_valid = place < depth
+            self.kept = self.top.gather(1, place.clamp(max=depth - 1))
+        if self.rest == "sampled":
+            self.below, self.below_valid = self.outside.draw_distinct(self.user, self.uninteresting, generator)
+
+    def forward(self, scorer: Scorer, batch: Batch) -> dict[str, Tensor]:
+        """The list loss over the distinct users of the batch."""
+        if self.weight == 0:
+            return {}
+        user, weight = distinct(batch.user)
+        kept, valid = self.kept[user], self.kept_valid[user]
+        score = scorer.pair_scores(user, kept)
+        if self.rest == "sampled":
+            below = scorer.pair_scores(user, self.below[user])
+            loss = relaxed_ranking(score, below, weight, valid, self.below_valid[user])
+        else:
+            row, item = self.seen.flat(user)
+            kept_row = torch.arange(len(user), device=user.device).unsqueeze(1).expand_as(kept)
+            kept_row = torch.where(valid, kept_row, len(user))
+            row, item = torch.cat([row, kept_row.flatten()]), torch.cat([item, kept.flatten()])
+            loss = plackett_luce(score, scorer.log_mass(user, row, item), valid, weight)
+        return {"rrd": self.weight * loss}
+
+
+def _outside(interactions: Interactions, top: Tensor, length: Tensor, device: torch.device) -> UnseenSampler:
+    """The sampler of items that are neither in training nor in the teacher's top list."""
+    n_items = interactions.n_items
+    user = torch.arange(interactions.n_users).unsqueeze(1).expand_as(top)
+    listed = torch.arange(top.shape[1]) < length.unsqueeze(1)
+    key = torch.cat([interactions.user * n_items + interactions.item, (user * n_items + top)[listed]]).sort().values
+    count = torch.div(key, n_items, rounding_mode="floor").bincount(minlength=interactions.n_users)
+    start = torch.cat([count.new_zeros(1), count.cumsum(0)])
+    return UnseenSampler(start.to(device), (key % n_items).to(device), n_items)

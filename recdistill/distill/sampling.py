@@ -1,0 +1,73 @@
+"""Draws of ranks: closed forms and static shapes, vectorised over users."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def draw_by_rank(length: Tensor, depth: int, number: int, temperature: float, generator: torch.Generator) -> Tensor:
+    """`number` different positions per user with weight exp(-rank / temperature), in rising order.
+
+    An exponential race: with E ~ Exp(1), the `number` smallest E / weight are a weighted sample without replacement.
+
+    Args:
+        length: [B] int64, valid positions of each user's list.
+        depth: D, positions that may be drawn at most.
+        number: K.
+        temperature: flatness of the draw, in ranks.
+        generator: on the device of `length`.
+
+    Returns:
+        [B, K] int64 positions (0-based, rising); positions at or beyond a user's length mark missing draws.
+    """
+    time = torch.rand(len(length), depth, generator=generator, device=length.device)
+    place = torch.arange(depth, device=length.device)
+    # log(E / weight) = log(-log(uniform)) + rank / temperature: no weight underflows.
+    late = time.clamp_(min=torch.finfo(time.dtype).tiny).log_().neg_().log_().add_(place / temperature)
+    late.masked_fill_(place >= length.unsqueeze(1), torch.inf)
+    drawn = late.topk(min(number, depth), dim=1, largest=False).indices
+    beyond = drawn >= length.unsqueeze(1)
+    return torch.where(beyond, depth, drawn).sort(1).values
+
+
+def draw_pairs(length: Tensor, number: int, mu: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pairs of different positions of a list, each pair by P(r < q) proportional to exp(-r / mu) exp(-q / mu).
+
+    This is the law of two independent draws with ties rejected. For exponential weights it has a closed form: draw
+    the first from the list, the second from a list that is one shorter, and move the second up by one if it is not
+    below the first. Then P(r, q) + P(q, r) is proportional to exp(-(r + q) / mu), as it should be.
+
+    Args:
+        length: any shape, int64, items of each list; lists shorter than two give undefined pairs (mask them).
+        number: P, pairs per list.
+        mu: flatness of the draw, in ranks.
+        generator: on the device of `length`.
+
+    Returns:
+        better, worse: [..., P] int64 positions (0-based), better < worse.
+    """
+    shape = (*length.shape, number)
+    size = length.unsqueeze(-1)
+    first = _truncated_exponential(size, shape, mu, generator)
+    second = _truncated_exponential(size - 1, shape, mu, generator)
+    second = second + (second >= first)
+    return torch.minimum(first, second), torch.maximum(first, second)
+
+
+def _truncated_exponential(size: Tensor, shape: tuple[int, ...], mu: float, generator: torch.Generator) -> Tensor:
+    """Positions 0..size-1 with weight exp(-position / mu), by the inverse of the distribution function."""
+    share = torch.rand(shape, generator=generator, dtype=torch.float64, device=size.device)
+    reach = -torch.expm1(-size / mu)  # mass of the first `size` positions, in float64 by type promotion
+    drawn = (-mu * torch.log1p(-share * reach.to(share.dtype))).long()
+    return torch.minimum(drawn, (size - 1).clamp(min=0))
+
+
+def allocate(total: int, share: list[float]) -> list[int]:
+    """Whole numbers that sum to `total`, close to `total * share` (largest remainder; ties to the earlier)."""
+    exact = [total * part / sum(share) for part in share]
+    number = [int(part) for part in exact]
+    by_remainder = sorted(range(len(share)), key=lambda g: (number[g] - exact[g], g))
+    for g in by_remainder[: total - sum(number)]:
+        number[g] += 1
+    return number

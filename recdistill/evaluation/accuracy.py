@@ -1,0 +1,79 @@
+"""Accuracy metrics: one value per user, from where the relevant items stand in a ranked list.
+
+All take `hit` [n, K] bool (is the item at this place relevant?) and `relevant` [n] int (held-out items of the user, at
+least 1), and return [n] float64 within [0, 1]. Lists shorter than K are padded with misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def recall(hit: Array, relevant: Array) -> Array:
+    """Hits / relevant."""
+    value: Array = hit.sum(1) / relevant
+    return value
+
+
+def precision(hit: Array, relevant: Array) -> Array:
+    """Hits / K."""
+    value: Array = hit.sum(1) / hit.shape[1]
+    return value
+
+
+def hit_rate(hit: Array, relevant: Array) -> Array:
+    """1 if there is a hit."""
+    value: Array = hit.any(1).astype(np.float64)
+    return value
+
+
+def ndcg(hit: Array, relevant: Array) -> Array:
+    """DCG with discount 1 / log2(rank + 1) over that of min(K, relevant) hits at the top.
+
+    Example:
+        >>> round(float(ndcg(np.array([[1, 0, 1]], bool), np.array([2]))[0]), 6)
+        0.919721
+    """
+    discount = 1 / np.log2(np.arange(2, hit.shape[1] + 2))
+    ideal = discount.cumsum()
+    value: Array = (hit * discount).sum(1) / ideal[np.minimum(relevant, hit.shape[1]) - 1]
+    return value
+
+
+def mrr(hit: Array, relevant: Array) -> Array:
+    """1 / rank of the first hit, 0 without one."""
+    return np.where(hit.any(1), 1 / (hit.argmax(1) + 1), 0.0)
+
+
+def average_precision(hit: Array, relevant: Array) -> Array:
+    """Mean precision at the hits, over min(K, relevant)."""
+    precisions = hit.cumsum(1) / np.arange(1, hit.shape[1] + 1)
+    value: Array = (precisions * hit).sum(1) / np.minimum(relevant, hit.shape[1])
+    return value
+
+
+METRICS: dict[str, Callable[[Array, Array], Array]] = {
+    "recall": recall,
+    "ndcg": ndcg,
+    "hit": hit_rate,
+    "precision": precision,
+    "mrr": mrr,
+    "map": average_precision,
+}
+
+DEFINITIONS: dict[str, dict[str, str]] = {
+    "recall": {"formula": "hits / relevant"},
+    "ndcg": {"discount": "1/log2(rank+1)", "ideal": "min(k, relevant)", "gain": "binary"},
+    "hit": {"formula": "at least one hit"},
+    "precision": {"formula": "hits / k"},
+    "mrr": {"formula": "1/rank of the first hit, else 0"},
+    "map": {"formula": "sum of precision at the hits / min(k, relevant)"},
+    "poplift": {"formula": "(GAP of lists - GAP of profiles) / GAP of profiles", "popularity": "distinct train users"},
+    "group_recall": {"formula": "macro: mean over users with a relevant item in the group of hits / relevant in it"},
+    "ranking": {"candidates": "all items unseen in train (valid) or in train and valid (test)", "ties": "item index"},
+    "average": {"over": "users with at least one relevant item"},
+}

@@ -1,0 +1,226 @@
+"""Losses as pure functions: tensors in, a scalar out; no state, no config, no random numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recdistill.errors import ShapeError
+
+
+def weighted_mean(value: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean over rows, or the sum of `weight * value` where weights [B] (that sum to one) are given."""
+    return value.mean() if weight is None else (weight * value).sum()
+
+
+def distinct(ids: Tensor, *, per_row: bool = False, static: bool | None = None) -> tuple[Tensor, Tensor]:
+    """The distinct ids of a batch and their weights, without a device sync.
+
+    On the CPU, where reading a value is free, repeats are dropped. Elsewhere the shape stays [B] and repeats weigh 0,
+    so that no step waits for the device; both forms give every weighted sum the same value.
+
+    Args:
+        ids: [B] int64.
+        per_row: weigh an id by its share of the rows instead of equally.
+        static: force or forbid the static shape (None: by device).
+
+    Shapes:
+        Returns: ids sorted [M] int64 with M <= B, weights [M] float32 that sum to one.
+    """
+    ordered = ids.sort().values
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    last = ordered.roll(-1) != ordered
+    last[-1] = True
+    if static is None:
+        static = ids.device.type != "cpu"
+    if per_row:
+        # The first row of a run carries the length of the run: the position behind its last row minus its own.
+        position = torch.arange(len(ordered), device=ids.device)
+        behind = torch.where(last, position + 1, len(ordered))
+        weight = torch.where(first, behind.flip(0).cummin(0).values.flip(0) - position, 0) / len(ordered)
+    else:
+        weight = first / first.sum()
+    weight = weight.to(torch.float32)
+    if static:
+        return ordered, weight
+    return ordered[first], weight[first]
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """Bayesian personalised ranking: mean of softplus(-(positive - negative)).
+
+    Source: Rendle et al., UAI 2009, there a sum over triples.
+
+    Shapes:
+        positive: [B] scores. negative: [B, N] scores. Returns: scalar, nats per pair.
+
+    Example:
+        >>> bpr(torch.tensor([0.7]), torch.tensor([[0.0]])).item()
+        0.4031...
+    """
+    return functional.softplus(negative - positive.unsqueeze(1)).mean()
+
+
+def pairwise(better: Tensor, worse: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean over each row's valid pairs of softplus(-(better - worse)), then the (weighted) mean over rows.
+
+    Shapes:
+        better, worse: [B, P] scores. valid: [B, P] bool; a row without valid pairs counts 0. weight: [B] or None.
+        Returns: scalar, nats per pair.
+
+    Example:
+        >>> pairwise(torch.tensor([[0.5, -0.2]]), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)).item()
+        0.6361...
+    """
+    term = functional.softplus(worse - better) * valid
+    return weighted_mean(term.sum(1) / valid.sum(1).clamp(min=1), weight)
+
+
+def plackett_luce(score: Tensor, rest: Tensor, valid: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+    """Negative log-likelihood of a ranked list that stands above a rest whose order is free.
+
+    loss = sum_{k=1..K} [ log( sum_{j>=k} exp(score_j) + exp(rest) ) - score_k ]
+
+    Source: the list loss of Kang et al., CIKM 2020, and of Plackett and Luce; stable for any score.
+
+    Shapes:
+        score: [B, K] logits in target order, best first. rest: [B] log of the rest's summed exp; -inf for none.
+        valid: [B, K] bool, a prefix of each row; the other entries count 0. weight: [B] or None.
+        Returns: scalar, nats per row. Gradients flow to `score` and `rest`.
+
+    Raises:
+        ShapeError: the rows do not fit, or K is 0.
+    """
+    if score.ndim != 2 or score.shape[1] == 0 or rest.shape != score.shape[:1]:
+        raise ShapeError(
+            f"score {tuple(score.shape)} and rest {tuple(rest.shape)} do not fit",
+            "score is [B, K] with K >= 1 and rest is [B]",
+            "pass one row of ranked items and one rest mass per user",
+        )
+    # Positions outside the list get the lowest finite number: -inf would give NaN gradients through logcumsumexp.
+    held = score if valid is None else score.masked_fill(~valid, torch.finfo(score.dtype).min)
+    suffix = held.flip(1).logcumsumexp(1).flip(1)  # log sum_{j>=k} exp(score_j)
+    term = torch.logaddexp(suffix, rest.unsqueeze(1)) - score
+    if valid is not None:
+        term = torch.where(valid, term, torch.zeros_like(term))
+    return weighted_mean(term.sum(1), weight)
+
+
+def relaxed_ranking(
+    interesting: Tensor,
+    uninteresting: Tensor,
+    weight: Tensor | None = None,
+    valid: Tensor | None = None,
+    rest_valid: Tensor | None = None,
+) -> Tensor:
+    """List-wise loss that orders `interesting` and keeps it above `uninteresting` (order there is free).
+
+    Source: Kang et al., "DE-RRD", CIKM 2020, section 4.2: there a likelihood, here its negative logarithm, averaged.
+
+    Shapes:
+        interesting: [B, K] logits, best first. uninteresting: [B, L] logits, any order. weight: [B] or None.
+        valid: [B, K] and rest_valid: [B, L] bool or None. Returns: scalar, nats per row.
+
+    Raises:
+        ShapeError: the two have different numbers of rows, or K is 0.
+
+    Example:
+        >>> relaxed_ranking(torch.tensor([[2.0, 1.0]]), torch.tensor([[0.0]])).item()    # 0.4076 + 0.3133
+        0.7208...
+    """
+    if rest_valid is not None:
+        uninteresting = uninteresting.masked_fill(~rest_valid, torch.finfo(uninteresting.dtype).min)
+    return plackett_luce(interesting, uninteresting.logsumexp(1), valid, weight)
+
+
+class _CatalogueLogMass(torch.autograd.Function):
+    """`catalogue_log_mass` with the exponentials kept for the backward pass where they fit the budget."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        user_vectors: Tensor,
+        item_vectors: Tensor,
+        row: Tensor | None,
+        column: Tensor | None,
+        budget: int,
+    ) -> Tensor:
+        share, peak = _exponentials(user_vectors, item_vectors, row, column)
+        mass = share.sum(1)
+        kept = share if share.numel() * share.element_size() <= budget else None
+        ctx.save_for_backward(user_vectors, item_vectors, row, column, mass, kept)  # type: ignore[arg-type]  # takes None
+        return mass.log() + peak
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        user_vectors, item_vectors, row, column, mass, kept = ctx.saved_tensors  # type: ignore[attr-defined]  # set by torch
+        if kept is None:
+            kept, _ = _exponentials(user_vectors, item_vectors, row, column)
+        scale = torch.where(mass > 0, gradient / mass, torch.zeros_like(mass)).unsqueeze(1)
+        return (kept @ item_vectors) * scale, kept.T @ (user_vectors * scale), None, None, None
+
+
+def _exponentials(
+    user_vectors: Tensor, item_vectors: Tensor, row: Tensor | None, column: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """exp(score - row maximum) [B, I] with the left-out entries 0, and the row maxima [B]."""
+    n_rows, n_items = len(user_vectors), len(item_vectors)
+    # One slot behind the matrix takes the writes of padded entries, so that their number need not be known.
+    buffer = user_vectors.new_empty(n_rows * n_items + 1)
+    score = buffer[:-1].view(n_rows, n_items)
+    torch.mm(user_vectors, item_vectors.T, out=score)
+    if row is not None and column is not None:
+        slot = torch.where(row < n_rows, row * n_items + column, n_rows * n_items)
+        buffer.index_fill_(0, slot, -torch.inf)
+    peak = score.amax(1).clamp(min=torch.finfo(score.dtype).min)  # a row without any item has mass 0, not NaN
+    score.sub_(peak.unsqueeze(1)).exp_()
+    return score, peak
+
+
+def catalogue_log_mass(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    row: Tensor | None = None,
+    column: Tensor | None = None,
+    *,
+    budget: int = 1 << 28,
+    chunk: int | None = None,
+) -> Tensor:
+    """Log sum_i exp(<user, item_i>) over the whole catalogue, with some (row, item) entries left out.
+
+    Cost: one product of users and items and one exp forward; two products backward, and a second forward where the
+    exponentials of a chunk do not fit `budget`. No more than one chunk beyond the budget is ever held.
+
+    Args:
+        user_vectors: [B, d].
+        item_vectors: [I, d].
+        row: [n] positions in 0..B-1 of left-out entries, in any order; a value of B or more is padding.
+        column: [n] the items left out.
+        budget: bytes of exponentials that may be kept for the backward pass.
+        chunk: rows per product (None: as many as fit the budget).
+
+    Shapes:
+        Returns: [B] logits; -inf where every item of a row is left out.
+    """
+    n_rows, n_items = len(user_vectors), max(len(item_vectors), 1)
+    row_bytes = n_items * user_vectors.element_size()
+    chunk = chunk or max(1, min(n_rows, budget // row_bytes))
+    if chunk >= n_rows:
+        return _mass(user_vectors, item_vectors, row, column, budget)
+    parts = []
+    left = budget
+    for first in range(0, n_rows, chunk):
+        part = user_vectors[first : first + chunk]
+        shifted = (
+            None if row is None else torch.where((row >= first) & (row < first + len(part)), row - first, len(part))
+        )
+        parts.append(_mass(part, item_vectors, shifted, column, left))
+        left = max(0, left - len(part) * row_bytes)
+    return torch.cat(parts)
+
+
+def _mass(user_vectors: Tensor, item_vectors: Tensor, row: Tensor | None, column: Tensor | None, budget: int) -> Tensor:
+    mass: Tensor = _CatalogueLogMass.apply(user_vectors, item_vectors, row, column, budget)  # type: ignore[no-untyped-call]  # torch's apply has no types
+    return mass

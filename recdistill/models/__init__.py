@@ -1,0 +1,1 @@
+"""Recommenders: one shelf for teachers and students."""

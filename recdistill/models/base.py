@@ -1,0 +1,143 @@
+"""The two interfaces of every model: `Recommender`, which is trained, and its `Scorer`, which scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from recdistill.losses import bpr, catalogue_log_mass, distinct
+from recdistill.types import Batch, Interactions
+
+
+class Scorer(ABC):
+    """Scores of one moment: made once per step, so that a graph model propagates once. Higher is better; raw logits."""
+
+    user_vectors: Tensor | None = None  # [U, d], for models whose score is an inner product
+    item_vectors: Tensor | None = None  # [I, d]
+
+    @abstractmethod
+    def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
+        """[B] users and [B, M] items to [B, M] scores."""
+
+    @abstractmethod
+    def all_scores(self, user: Tensor) -> Tensor:
+        """[B] users to [B, I] scores."""
+
+    def log_mass(self, user: Tensor, row: Tensor | None = None, item: Tensor | None = None) -> Tensor:
+        """Log sum_i exp(score) over the catalogue, without the (row, item) pairs given.
+
+        Shapes:
+            user: [B]. row: [n] positions in `user` (B or more: padding). item: [n]. Returns: [B].
+        """
+        score = self.all_scores(user)
+        if row is None or item is None:
+            return score.logsumexp(1)
+        left_out = torch.zeros(score.numel() + 1, dtype=torch.bool, device=score.device)
+        slot = torch.where(row < len(user), row * score.shape[1] + item, score.numel())
+        left_out.index_fill_(0, slot, True)
+        return score.masked_fill(left_out[:-1].view_as(score), torch.finfo(score.dtype).min).logsumexp(1)
+
+
+class InnerProductScorer(Scorer):
+    """score(u, i) = <user vector, item vector>."""
+
+    user_vectors: Tensor
+    item_vectors: Tensor
+
+    def __init__(self, user_vectors: Tensor, item_vectors: Tensor) -> None:
+        """Hold [U, d] and [I, d]."""
+        self.user_vectors = user_vectors
+        self.item_vectors = item_vectors
+
+    def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
+        """[B, M] inner products."""
+        users = nn.functional.embedding(user, self.user_vectors)
+        items = nn.functional.embedding(item, self.item_vectors)
+        return torch.bmm(items, users.unsqueeze(2)).squeeze(2)
+
+    def all_scores(self, user: Tensor) -> Tensor:
+        """One matrix product."""
+        return self.user_vectors[user] @ self.item_vectors.T
+
+    def log_mass(self, user: Tensor, row: Tensor | None = None, item: Tensor | None = None) -> Tensor:
+        """One chunked product; see `catalogue_log_mass` for cost and memory."""
+        return catalogue_log_mass(nn.functional.embedding(user, self.user_vectors), self.item_vectors, row, item)
+
+
+class Recommender(nn.Module, ABC):
+    """A model that ranks items for users. The constructor takes settings only; data arrive by `prepare`."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"ranking", "scores"})
+
+    @abstractmethod
+    def prepare(self, interactions: Interactions, generator: torch.Generator) -> None:
+        """Make tables (and a graph) for these training interactions.
+
+        Args:
+            interactions: training interactions only.
+            generator: on the CPU; the same state gives the same initial weights on every device.
+        """
+
+    @abstractmethod
+    def scorer(self) -> Scorer:
+        """What scores pairs with the weights of this moment."""
+
+    @abstractmethod
+    def loss(self, scorer: Scorer, batch: Batch) -> Tensor:
+        """The model's own training objective, a mean over rows."""
+
+    def penalty(self, batch: Batch) -> Tensor:
+        """Half the squared norms of the parameters that a batch's rows touch, a mean over rows; weight decay scales it.
+
+        For a model without parameters this is 0.
+        """
+        return torch.zeros((), device=batch.user.device)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there is anything to train."""
+        return any(True for _ in self.parameters())
+
+
+def own_loss(kind: str, scorer: Scorer, batch: Batch) -> Tensor:
+    """The base loss of a model.
+
+    `bpr`: each row's positive above its drawn negatives. `softmax`: cross-entropy of each row's positive against the
+    whole catalogue; the log-sum-exp is taken once per distinct user of the batch.
+
+    Shapes:
+        Returns: scalar, nats per row (softmax) or per pair (bpr).
+    """
+    positive = batch.positive.unsqueeze(1)
+    if kind == "bpr":
+        score = scorer.pair_scores(batch.user, torch.cat([positive, batch.negative], 1))
+        return bpr(score[:, 0], score[:, 1:])
+    user, weight = distinct(batch.user, per_row=True)
+    return (weight * scorer.log_mass(user)).sum() - scorer.pair_scores(batch.user, positive).mean()
+
+
+LOSSES = ("bpr", "softmax")
+
+
+def row_penalty(kind: str, users: Tensor, items: Tensor, batch: Batch) -> Tensor:
+    """Half the squared norms of a batch's user, positive and (for bpr) negative rows, a mean over the batch.
+
+    Shapes:
+        users: [U, d] table. items: [I, d] table. Returns: scalar.
+    """
+    total = _half_squares(users, batch.user) + _half_squares(items, batch.positive)
+    if kind == "bpr":
+        total = total + _half_squares(items, batch.negative.flatten()) / batch.negative.shape[1]
+    return total / len(batch.user)
+
+
+def _half_squares(table: Tensor, row: Tensor) -> Tensor:
+    return nn.functional.embedding(row, table).square().sum() / 2
+
+
+def normal_table(rows: int, dim: int, std: float, generator: torch.Generator) -> nn.Parameter:
+    """An embedding table [rows, dim] with entries N(0, std^2)."""
+    return nn.Parameter(torch.empty(rows, dim).normal_(0.0, std, generator=generator))

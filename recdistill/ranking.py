@@ -1,0 +1,160 @@
+"""Full ranking of unseen items, users in chunks: for soft labels, evaluation and distillers alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recdistill.dataset.sampling import SeenItems
+from recdistill.models.base import Scorer
+from recdistill.types import Interactions, TopK
+
+CHUNK_BYTES = 1 << 26  # of scores; fits the last-level cache's neighbourhood and leaves room for top-K's copies
+
+
+@dataclass(frozen=True)
+class HeldOutRanks:
+    """Ranks of held-out items among a user's unseen items.
+
+    Shapes:
+        user, item, rank: [n] int64; rank 1 = best.
+    """
+
+    user: Tensor
+    item: Tensor
+    rank: Tensor
+
+
+def score_chunks(
+    scorer: Scorer, seen: SeenItems, user: Tensor, n_items: int, chunk: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (users of the chunk [B], their scores [B, I] with seen items at -inf); the scores may be overwritten.
+
+    Every chunk has the same number of rows (the last is filled up with repeats and cut), since the last bits of a
+    product depend on its shape.
+    """
+    chunk = min(chunk or max(1, CHUNK_BYTES // (4 * n_items)), max(len(user), 1))
+    for first in range(0, len(user), chunk):
+        part = user[first : first + chunk]
+        filled = part if len(part) == chunk else torch.cat([part, part[-1:].expand(chunk - len(part))])
+        score = scorer.all_scores(filled)[: len(part)].contiguous()
+        yield part, leave_out(score, *seen.flat(part))
+
+
+def leave_out(score: Tensor, row: Tensor, item: Tensor) -> Tensor:
+    """Set entries to -inf; rows at or beyond the last (padding) are ignored.
+
+    Shapes:
+        score: [B, I], changed in place where it owns its memory. row, item: [n]. Returns: [B, I].
+    """
+    n_rows, n_items = score.shape
+    if score.device.type == "cpu":
+        score.view(-1).index_fill_(0, row * n_items + item, -torch.inf)
+        return score
+    padded = torch.cat([score.reshape(-1), score.new_zeros(1)])
+    padded.index_fill_(0, torch.where(row < n_rows, row * n_items + item, n_rows * n_items), -torch.inf)
+    return padded[:-1].view(n_rows, n_items)
+
+
+def select_top(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best columns of each row, ties by lower column.
+
+    Shapes:
+        score: [B, I] float32. Returns: column [B, k] int64 and score [B, k], both best first.
+    """
+    k = min(k, score.shape[1])
+    value, column = score.topk(min(k + 1, score.shape[1]), dim=1)
+    if score.device.type == "cpu":
+        # Which of several equal items at the border come along is not specified by topk: those rows are redone.
+        if column.shape[1] > k:
+            tied = (value[:, k - 1] == value[:, k]).nonzero().squeeze(1)
+            if len(tied):
+                column[tied, :k] = _exact_top(score[tied], k)
+                value[tied, :k] = score[tied].gather(1, column[tied, :k])
+    else:
+        column = _exact_top(score, k)
+        value = score.gather(1, column)
+    value, column = value[:, :k], column[:, :k]
+    # Among the k, order by score and then by column: two stable sorts.
+    by_column = column.argsort(dim=1)
+    value, column = value.gather(1, by_column), column.gather(1, by_column)
+    by_score = value.argsort(dim=1, descending=True, stable=True)
+    return column.gather(1, by_score), value.gather(1, by_score)
+
+
+def _exact_top(score: Tensor, k: int) -> Tensor:
+    """[B, k] columns by (score falling, column rising), through one integer key per entry."""
+    bits = (score + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()  # integers in the order of the floats
+    n_items = score.shape[1]
+    column = torch.arange(n_items - 1, -1, -1, device=score.device)
+    return (ordered * n_items + column).topk(k, dim=1).indices
+
+
+def top_k(scorer: Scorer, seen: SeenItems, user: Tensor, n_items: int, k: int, chunk: int | None = None) -> TopK:
+    """The best unseen items of some users, ties by item index.
+
+    Args:
+        scorer: of the model.
+        seen: what is left out.
+        user: [n] int64, on the scorer's device.
+        n_items: size of the catalogue.
+        k: list length; users with fewer unseen items get shorter lists, padded with 0.
+        chunk: users per product (None: by memory).
+
+    Returns:
+        On the device of `user`; [n, min(k, I)].
+    """
+    items, scores = [], []
+    for _, score in score_chunks(scorer, seen, user, n_items, chunk):
+        column, value = select_top(score, k)
+        items.append(column)
+        scores.append(value)
+    return _top(user, torch.cat(items), torch.cat(scores))
+
+
+def top_k_and_ranks(
+    scorer: Scorer, seen: SeenItems, held_out: Interactions, user: Tensor, n_items: int, k: int
+) -> tuple[TopK, HeldOutRanks]:
+    """Top-K lists and the exact ranks of held-out items from one pass over the scores.
+
+    The rank of an item is 1 + the unseen items that score higher, or equal with a lower index.
+    """
+    start, all_items = held_out.csr()
+    degree = start.diff()
+    items, scores, users, targets, ranks = [], [], [], [], []
+    for part, score in score_chunks(scorer, seen, user, n_items):
+        column, value = select_top(score, k)
+        items.append(column)
+        scores.append(value)
+        on_cpu = part.cpu()
+        count = degree[on_cpu]
+        row = torch.repeat_interleave(torch.arange(len(part)), count)
+        place = torch.arange(len(row)) - (count.cumsum(0) - count)[row] + start[on_cpu][row]
+        target = all_items[place]
+        users.append(on_cpu[row])
+        targets.append(target)
+        ranks.append(_ranks(score, row.to(score.device), target.to(score.device)).cpu())
+    found = HeldOutRanks(torch.cat(users), torch.cat(targets), torch.cat(ranks))
+    return _top(user, torch.cat(items), torch.cat(scores)), found
+
+
+def _ranks(score: Tensor, row: Tensor, item: Tensor) -> Tensor:
+    """[n] ranks of (row, item) entries; in blocks, so that no more than one chunk of scores is copied."""
+    ranks = []
+    index = torch.arange(score.shape[1], device=score.device)
+    for first in range(0, len(row), score.shape[0]):
+        some = slice(first, first + score.shape[0])
+        own = score[row[some], item[some]].unsqueeze(1)
+        others = score[row[some]]
+        ahead = (others > own) | ((others == own) & (index < item[some].unsqueeze(1)))
+        ranks.append(ahead.sum(1) + 1)
+    return torch.cat(ranks) if ranks else row
+
+
+def _top(user: Tensor, item: Tensor, score: Tensor) -> TopK:
+    found = score > -torch.inf
+    return TopK(user, torch.where(found, item, torch.zeros_like(item)), score, found.sum(1))

@@ -1,0 +1,60 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console that never cuts: the terminal's width on a terminal, as wide as needed in a pipe."""
+    stream = stream or sys.stdout
+    terminal = stream.isatty()
+    return Console(file=stream, width=None if terminal else 10_000, soft_wrap=not terminal)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], stream: TextIO | None = None
+) -> None:
+    """Print a table; numbers are right-aligned with four decimals, None is a dash."""
+    stream = stream or sys.stdout
+    plain_only = (stream.encoding or "utf-8").lower().replace("-", "") not in {"utf8", "utf16"}
+    table = Table(title=title, title_justify="left", box=box.ASCII2 if plain_only else box.SIMPLE_HEAD, pad_edge=False)
+    numeric = [all(isinstance(row[n], int | float | None) for row in rows) for n in range(len(columns))]
+    for name, right in zip(columns, numeric, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell(value) for value in row))
+    console(stream).print(table)
+
+
+def cell(value: Any) -> str:
+    """A value as a cell."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def run_rows(results: dict[str, Any], k: int) -> tuple[list[str], list[list[Any]]]:
+    """The main table of a run: teachers, scratch, student, MostPop."""
+    models = results["models"]
+    order = [name for name in models if name.startswith("teacher")]
+    order += [name for name in ("scratch", "student", "mostpop") if name in models]
+    order += [name for name in models if name not in order]
+    metrics = [f"test/ndcg@{k}", f"test/recall@{k}", f"test/poplift@{k}"]
+    groups = sorted(name for name in models["mostpop"]["metrics"] if name.startswith(f"test/recall@{k}/group="))
+    heads = [f"ndcg@{k}", f"recall@{k}", "lift"] + [f"group {name.rpartition('=')[2]}" for name in groups]
+    rows = []
+    for name in order:
+        entry = models[name]
+        label = f"{name} ({' '.join(str(part) for part in (entry['kind'], entry['dim']) if part is not None)})"
+        values = [entry["metrics"].get(metric) for metric in metrics + groups]
+        rows.append([label, entry["parameters"], *values])
+    return ["model", "params", *heads], rows

@@ -1,0 +1,1 @@
+"""Soft labels: what a teacher knows, extracted once and kept on disk."""

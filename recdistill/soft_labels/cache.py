@@ -1,0 +1,200 @@
+"""The store of soft labels: one memory-mapped array per field, written in shards of users, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from recdistill.dataset.sampling import SeenItems
+from recdistill.errors import CacheError
+from recdistill.models.base import Recommender
+from recdistill.soft_labels.extract import Layout, extract
+from recdistill.store import atomic, cannot_write, ensure_folder, file_hash, locked, read_json, write_json
+from recdistill.types import Interactions, SoftLabels
+
+FORMAT_VERSION = 1
+SHARD_BYTES = 1 << 25
+
+
+def soft_labels(
+    folder: Path,
+    *,
+    teacher: str,
+    epoch: int,
+    key: str,
+    layout: Layout,
+    interactions: Interactions,
+    device: torch.device,
+    model: Callable[[], Recommender],
+    say: Callable[[str], None],
+) -> SoftLabels:
+    """Open a store of soft labels; build what is missing of it first.
+
+    A shard counts as done when the manifest holds its hash and the bytes on disk have it: a shard that was cut short
+    or altered is found and redone, an interrupted extraction continues.
+
+    Args:
+        folder: of this key.
+        teacher: its name, for messages and the record.
+        epoch: of the checkpoint.
+        key: of everything that shaped the lists.
+        layout: which fields.
+        interactions: training interactions, whose items are left out.
+        device: where to score.
+        model: loads the teacher; called only when something has to be built.
+        say: prints a line to the user.
+    """
+    with locked(folder, f"the soft labels of {teacher}", say):
+        store = _Store(folder, layout, interactions.n_users)
+        if (missing := store.missing()) is not None:
+            store.build(missing, model, interactions, device, say)
+        arrays = store.open()
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return SoftLabels(
+        item=tensors["item"],
+        length=tensors["length"],
+        score=tensors["score"],
+        teacher=teacher,
+        epoch=epoch,
+        key=key,
+        group_item=tensors.get("group_item"),
+        group_length=tensors.get("group_length"),
+        user_vectors=tensors.get("user_vectors"),
+        item_vectors=tensors.get("item_vectors"),
+    )
+
+
+class _Store:
+    """The files of one key. Manifest: shard number to hash of its rows in every field, and the whole files' hashes."""
+
+    def __init__(self, folder: Path, layout: Layout, n_users: int) -> None:
+        self.folder, self.layout, self.n_users = folder, layout, n_users
+        self.fields = layout.fields()
+        row_bytes = sum(
+            int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in self.fields.values()
+        )
+        self.rows = max(1, min(n_users, SHARD_BYTES // row_bytes))
+        self.path = folder / "manifest.json"
+        fresh: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "rows_per_shard": self.rows,
+            "shards": {},
+            "whole": None,
+        }
+        self.manifest = read_json(self.path) if self.path.is_file() else fresh
+
+    def shard(self, number: int) -> slice:
+        return slice(number * self.rows, min((number + 1) * self.rows, self.n_users))
+
+    def missing(self) -> list[int] | None:
+        """Shards whose bytes do not have the manifest's hash; None when everything is there and whole."""
+        self._stretch()
+        arrays = self._map("r")
+        shards = range(-(-self.n_users // self.rows))
+        bad = [n for n in shards if self.manifest["shards"].get(str(n)) != self._hash(arrays, n)]
+        whole = self.manifest["whole"]
+        whole_is_good = whole is not None and all(
+            (self.folder / name).is_file() and file_hash(self.folder / name) == sha for name, sha in whole.items()
+        )
+        return None if whole_is_good and not bad else bad
+
+    def build(
+        self,
+        missing: list[int],
+        model: Callable[[], Recommender],
+        interactions: Interactions,
+        device: torch.device,
+        say: Callable[[str], None],
+    ) -> None:
+        recommender = model().to(device).eval()
+        seen = SeenItems(interactions, device)
+        arrays = self._map("r+")
+        done = len(self.manifest["shards"])
+        say(
+            f"extracting soft labels: {len(missing)} of {-(-self.n_users // self.rows)} shards"
+            + (" (continued)" if done else "")
+        )
+        try:
+            with torch.no_grad():
+                scorer = recommender.scorer()
+                self._write_whole({"user_vectors": scorer.user_vectors, "item_vectors": scorer.item_vectors})
+                for number in missing:
+                    rows = self.shard(number)
+                    user = torch.arange(rows.start, rows.stop, device=device)
+                    for name, block in extract(scorer, seen, user, self.layout).items():
+                        _refuse_not_finite(name, block)
+                        arrays[name][rows] = block
+                        arrays[name].flush()
+                    self.manifest["shards"][str(number)] = self._hash(arrays, number)
+                    write_json(self.path, self.manifest)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+        write_json(self.path, self.manifest)
+
+    def open(self) -> dict[str, np.ndarray]:
+        """Fields, mapped copy-on-write: what a reader does to them never reaches the disk."""
+        arrays: dict[str, np.ndarray] = dict(self._map("c"))
+        for name in self.manifest["whole"]:
+            arrays[name.removesuffix(".npy")] = np.load(self.folder / name, mmap_mode="c", allow_pickle=False)
+        return arrays
+
+    def _write_whole(self, tensors: dict[str, torch.Tensor | None]) -> None:
+        self.manifest["whole"] = {}
+        for name, tensor in tensors.items():
+            if tensor is None:
+                continue
+            path = self.folder / f"{name}.npy"
+            array = tensor.detach().cpu().numpy().astype("<f4")
+            _refuse_not_finite(name, array)
+            with atomic(path) as temporary, temporary.open("wb") as stream:
+                np.save(stream, array)
+            self.manifest["whole"][path.name] = file_hash(path)
+
+    def _stretch(self) -> None:
+        """Make every field's file exist in its full length; new bytes are 0 and match no hash in the manifest."""
+        ensure_folder(self.folder)
+        for name, (shape, dtype) in self.fields.items():
+            path = self.folder / f"{name}.npy"
+            whole = (self.n_users, *shape)
+            header = _header_bytes(whole, dtype)
+            size = len(header) + int(np.prod(whole, dtype=np.int64)) * np.dtype(dtype).itemsize
+            try:
+                with path.open("r+b" if path.exists() else "w+b") as stream:
+                    if stream.read(len(header)) != header:
+                        stream.seek(0)
+                        stream.write(header)
+                    if os.fstat(stream.fileno()).st_size != size:
+                        stream.truncate(size)
+            except OSError as error:
+                raise cannot_write(path, error) from error
+
+    def _map(self, mode: Literal["r", "r+", "c"]) -> dict[str, np.memmap]:
+        return {name: np.load(self.folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False) for name in self.fields}
+
+    def _hash(self, arrays: dict[str, np.memmap], number: int) -> str:
+        digest = hashlib.sha256()
+        for name in sorted(self.fields):
+            digest.update(np.ascontiguousarray(arrays[name][self.shard(number)]).data)
+        return digest.hexdigest()
+
+
+def _header_bytes(shape: tuple[int, ...], dtype: str) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def _refuse_not_finite(name: str, array: np.ndarray) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise CacheError(
+            f"the teacher's {name} hold NaN or infinite values",
+            "soft labels of a teacher that diverged would poison every student",
+            "train the teacher with a smaller teacher.trainer.learning_rate",
+        )

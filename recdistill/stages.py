@@ -1,0 +1,302 @@
+"""The stages of a run: each takes values and returns a value."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recdistill.build import Plan
+from recdistill.dataset.popularity import popularity_groups
+from recdistill.evaluation.accuracy import DEFINITIONS
+from recdistill.evaluation.evaluator import Evaluator, overlap
+from recdistill.models.base import Recommender
+from recdistill.models.mostpop import MostPop
+from recdistill.report.progress import say, training_progress
+from recdistill.report.record import (
+    Lists,
+    ModelRecord,
+    Ranks,
+    environment,
+    gap_closed,
+    write_results,
+    write_tables,
+)
+from recdistill.runtime import Runtime, generator, peak_memory
+from recdistill.soft_labels.cache import FORMAT_VERSION, soft_labels
+from recdistill.soft_labels.extract import Layout
+from recdistill.store import file_hash, key_of, write_csv, write_json
+from recdistill.training.alone import Recipe, TrainedModel, describe, prepared, trained_alone
+from recdistill.training.checkpoint import save_weights
+from recdistill.training.trainer import Fit, fit
+from recdistill.types import Dataset, Knowledge, SoftLabels, TopK, Trajectory
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every stage works with."""
+
+    dataset: Dataset
+    evaluator: Evaluator
+    runtime: Runtime
+    cache: Path
+    bars: bool
+
+
+class Clock:
+    """Wall seconds per stage."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Measure one stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - started, 3)
+
+
+def dataset_line(dataset: Dataset) -> str:
+    """The data set in one line."""
+    train = dataset.train
+    return (
+        f"{dataset.name}: {train.n_users:,} users, {train.n_items:,} items, "
+        f"{len(train):,} train, {len(dataset.valid):,} valid, {len(dataset.test):,} test"
+    )
+
+
+def make_evaluator(plan: Plan, dataset: Dataset, runtime: Runtime) -> Evaluator:
+    """The evaluator with the config's metrics."""
+    settings = plan.config.evaluation
+    return Evaluator(
+        dataset,
+        device=runtime.device,
+        cutoffs=settings.cutoffs,
+        metrics=settings.metrics,
+        stored=settings.stored,
+    )
+
+
+def alone(stage: Stage, recipe: Recipe, name: str) -> TrainedModel:
+    """A teacher or the scratch student, from the cache or trained now."""
+    with training_progress(name, stage.bars) as on_epoch:
+        return trained_alone(
+            recipe,
+            stage.cache / ("teachers" if recipe.role == "teacher" else "scratch"),
+            fingerprint=stage.dataset.fingerprint,
+            interactions=stage.dataset.training_view(),
+            validate=stage.evaluator.validate,
+            device=stage.runtime.device,
+            say=say,
+            on_epoch=on_epoch,
+        )
+
+
+def knowledge(stage: Stage, plan: Plan, teachers: dict[str, TrainedModel]) -> Knowledge:
+    """The soft labels of every checkpoint of every teacher, and how to get a live copy of each."""
+    dataset, request = stage.dataset, plan.distiller.group_lists
+    layout = Layout(dataset.train.n_items, plan.config.soft_labels.depth)
+    if request is not None:
+        group = popularity_groups(dataset.popularity, request.groups)
+        group = torch.where(dataset.popularity > 0, group, -1)  # items without interactions are in no stratum
+        layout = Layout(layout.n_items, layout.depth, group, request.depth)
+    trajectories = {}
+    for name, teacher in teachers.items():
+        points: list[tuple[int, Path | None]] = [*teacher.snapshots]
+        labels = [_labels(stage, name, teacher, *one, layout) for one in points or [(teacher.best_epoch, None)]]
+        trajectories[name] = Trajectory(name, tuple(labels))
+    live = {name: (lambda teacher=teacher: teacher.load(None).train()) for name, teacher in teachers.items()}
+    return Knowledge(trajectories, live)
+
+
+def _labels(
+    stage: Stage, name: str, teacher: TrainedModel, epoch: int, weights: Path | None, layout: Layout
+) -> SoftLabels:
+    """One checkpoint's soft labels, from the cache or extracted now."""
+    groups = None if layout.group is None else [int(layout.group.max()) + 1, layout.group_depth]
+    made_by = file_hash(weights or teacher.weights)
+    parts = {"weights": made_by, "dataset": stage.dataset.fingerprint, "depth": layout.depth, "groups": groups}
+    key = key_of({"format_version": FORMAT_VERSION, "masked": "train", "ties": "item index"} | parts)
+    return soft_labels(
+        stage.cache / "soft_labels" / key,
+        teacher=name,
+        epoch=epoch,
+        key=key,
+        layout=layout,
+        interactions=stage.dataset.training_view(),
+        device=stage.runtime.device,
+        model=lambda: teacher.load(weights),
+        say=say,
+    )
+
+
+def distilled(stage: Stage, plan: Plan, knowledge: Knowledge) -> tuple[Recommender, Fit]:
+    """Train the student under the distiller."""
+    interactions, distiller, device = stage.dataset.training_view(), plan.distiller, stage.runtime.device
+    student = prepared(plan.student, interactions, device)
+    distiller.prepare(knowledge, interactions, student, generator(stage.runtime.seed, "distiller"))
+    distiller.to(device)
+    with training_progress("student", stage.bars) as on_epoch:
+        done = fit(
+            student,
+            distiller,
+            interactions,
+            plan.config.trainer,
+            seed=stage.runtime.seed,
+            device=device,
+            validate=stage.evaluator.validate,
+            on_epoch=on_epoch,
+        )
+    return student, done
+
+
+def evaluated(
+    stage: Stage,
+    plan: Plan,
+    teachers: dict[str, TrainedModel],
+    scratch: TrainedModel | None,
+    student: Recommender,
+    history: Fit,
+) -> dict[str, ModelRecord]:
+    """Every model on valid and test; one stored model at a time is in memory."""
+    kept = {"teacher" if len(teachers) == 1 else f"teacher.{name}": model for name, model in teachers.items()}
+    if scratch is not None:
+        kept["scratch"] = scratch
+    records = {}
+    for name, trained in kept.items():
+        where = {"key": trained.key, "folder": str(trained.folder), "seconds": trained.seconds}
+        epochs = {"epochs": trained.epochs, "best_epoch": trained.best_epoch}
+        records[name] = _record(stage, trained.load(None), epochs | where)
+    for name, model in plan.distiller.trained_models(student).items():
+        epochs = {"epochs": history.epochs, "best_epoch": history.best_epoch}
+        records[name if name == "student" else f"trained.{name}"] = _record(stage, model, epochs)
+    mostpop = MostPop()
+    mostpop.prepare(stage.dataset.training_view(), generator(0, "mostpop"))
+    records["mostpop"] = _record(stage, mostpop.to(stage.runtime.device), {"epochs": 0})
+    return records
+
+
+def _record(stage: Stage, model: Recommender, about: dict[str, Any]) -> ModelRecord:
+    parameters = list(model.parameters())
+    found = {split: stage.evaluator.evaluate(model, split) for split in ("valid", "test")}
+    lists, ranks = found["test"].lists, found["test"].ranks
+    assert ranks is not None  # test always has them
+    first = next(iter(found.values())).result
+    return ModelRecord(
+        about={
+            "kind": type(model).__name__.lower(),
+            "dim": getattr(model, "dim", None),
+            "parameters": sum(p.numel() for p in parameters),
+            "bytes": sum(p.numel() * p.element_size() for p in parameters),
+            "users_without_relevant": first.users_without_relevant,
+            **about,
+        },
+        metrics={
+            f"{split}/{name}": value for split, one in found.items() for name, value in one.result.overall.items()
+        },
+        users={split: one.result.user for split, one in found.items()},
+        per_user={split: one.result.per_user for split, one in found.items()},
+        lists=Lists(*(value.cpu().numpy() for value in (lists.user, lists.item, lists.score, lists.length))),
+        ranks=Ranks(*(value.cpu().numpy() for value in (ranks.user, ranks.item, ranks.rank))),
+    )
+
+
+def recorded(
+    stage: Stage,
+    plan: Plan,
+    folder: Path,
+    models: dict[str, ModelRecord],
+    teachers: dict[str, TrainedModel],
+    knowledge: Knowledge,
+    student: Recommender,
+    history: Fit,
+    clock: Clock,
+) -> dict[str, Any]:
+    """Write the files of the run folder; results.json comes last."""
+    dataset, runtime = stage.dataset, stage.runtime
+    write_csv(folder / "history.csv", history.history)
+    write_tables(folder, models, dataset.user_ids, dataset.item_ids)
+    key = _write_student(folder, plan, stage, student, history, clock)
+    models["student"] = replace(models["student"], about={**models["student"].about, "key": key})
+    write_json(folder / "env.json", environment())
+    config = asdict(plan.config)
+    return write_results(
+        folder,
+        models,
+        {
+            "run": {
+                "dir": str(folder),
+                "seed": runtime.seed,
+                "device": str(runtime.device),
+                "dtype": "float32",
+                "threads": runtime.threads,
+                "seconds": clock.seconds,
+                "peak_bytes": peak_memory(),
+            },
+            "dataset": {
+                "name": dataset.name,
+                "fingerprint": dataset.fingerprint,
+                "folder": str(dataset.folder),
+                "n_users": dataset.train.n_users,
+                "n_items": dataset.train.n_items,
+                "n_train": len(dataset.train),
+                "n_valid": len(dataset.valid),
+                "n_test": len(dataset.test),
+            },
+            "distillation": _distillation(plan, models),
+            "definitions": DEFINITIONS,
+            "fingerprints": {
+                "config": key_of({key: value for key, value in config.items() if key not in ("paths", "device")}),
+                "teacher": {name: model.key for name, model in teachers.items()},
+                "soft_labels": {name: one.last.key for name, one in knowledge.teachers.items()},
+            },
+        },
+    )
+
+
+def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender, history: Fit, clock: Clock) -> str:
+    """Weights and what rebuilds the model; with final vectors where it has them, so that serving needs no graph.
+
+    Returns:
+        The key of the student: a hash of its weights.
+    """
+    weights = student.state_dict()
+    with torch.no_grad():
+        scorer = student.scorer()
+    for name, table in {"user_vectors": scorer.user_vectors, "item_vectors": scorer.item_vectors}.items():
+        if table is not None and all(table is not parameter for parameter in student.parameters()):
+            weights[name] = table
+    save_weights(folder / "student.safetensors", weights)
+    key = file_hash(folder / "student.safetensors")[:16]
+    about = describe(plan.student.node, stage.dataset.training_view(), stage.dataset.fingerprint)
+    more = {"key": key, "epochs": history.epochs, "best_epoch": history.best_epoch}
+    write_json(folder / "model.json", about | more | {"seconds": clock.seconds["student"]})
+    return key
+
+
+def _distillation(plan: Plan, models: dict[str, ModelRecord]) -> dict[str, Any]:
+    """What distillation bought: gap closed per metric, and overlap with the teacher's lists."""
+    record: dict[str, Any] = {"name": type(plan.distiller).__name__.lower(), **plan.distiller.to_record()}
+    k = max(plan.config.evaluation.cutoffs)
+    if "teacher" in models:
+        student, teacher = models["student"], models["teacher"]
+        record[f"overlap@{k}"] = overlap(_top(student), _top(teacher), k)
+        if "scratch" in models:
+            scratch = models["scratch"]
+            record["gap_closed"] = {
+                f"test/{name}": gap_closed(value, scratch.per_user["test"][name], teacher.per_user["test"][name])
+                for name, value in student.per_user["test"].items()
+            }
+    return record
+
+
+def _top(model: ModelRecord) -> TopK:
+    lists = model.lists
+    return TopK(*(torch.from_numpy(value) for value in (lists.user, lists.item, lists.score, lists.length)))

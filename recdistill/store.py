@@ -1,0 +1,159 @@
+"""Everything that lands on disk goes through here: keys, hashes, atomic writes, locks."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from recdistill.errors import CacheError
+
+
+def key_of(parts: Any) -> str:
+    """16 hexadecimal digits that name what `parts` (plain JSON values) describes; the order of keys is free."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, read in blocks of 1 MiB."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on success it replaces `path`, on failure it is removed.
+
+    Raises:
+        CacheError: the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> CacheError:
+    """The error for a path that cannot be written."""
+    return CacheError(
+        f"cannot write {path}: {error.strerror or error}",
+        "results, models and soft labels are stored under paths.outputs",
+        "free some space, mend the permissions, or choose another folder with paths.outputs=FOLDER",
+    )
+
+
+def ensure_folder(path: Path) -> Path:
+    """Make a folder and show that a file can be written in it.
+
+    Raises:
+        CacheError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe.{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return path
+
+
+def finite(value: Any) -> Any:
+    """Replace NaN and infinities by None, recursively: a value that does not exist is null in JSON."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN becomes null."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(finite(value), indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        CacheError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CacheError(
+            f"cannot read {path}: {error}",
+            "the file is missing, cut short or was edited",
+            f"remove {path.parent} and run the same command again",
+        ) from error
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of plain values as CSV, atomically; columns are the union of the rows' keys."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@contextmanager
+def locked(path: Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock file, so that one process builds a thing and others wait for it.
+
+    The operating system drops the lock of a process that died, so a dead holder never blocks.
+
+    Args:
+        path: what is being built; the lock lies beside it as `.NAME.lock`.
+        what: words for the waiting message.
+        say: where the message goes.
+    """
+    note = path.with_name(f".{path.name}.holder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            holder = note.read_text() if note.exists() else "another process"
+            say(f"waiting for {holder}, which is building {what}")
+            lock.acquire()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        note.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def folder_size(path: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
+
+
+def timestamp() -> str:
+    """Local time as ISO 8601 with seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

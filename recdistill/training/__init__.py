@@ -1,0 +1,1 @@
+"""Training: one objective, one loop, checkpoints."""

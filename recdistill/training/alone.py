@@ -1,0 +1,217 @@
+"""Models that are trained on their own loss, once per key, and kept: teachers and the undistilled student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recdistill.config import TrainerConfig
+from recdistill.distill.none import NoDistillation
+from recdistill.errors import ConfigError
+from recdistill.models.base import Recommender
+from recdistill.runtime import generator
+from recdistill.store import ensure_folder, key_of, locked, read_json, write_csv, write_json
+from recdistill.training.checkpoint import load_weights, save_weights
+from recdistill.training.trainer import OnEpoch, Validate, fit
+from recdistill.types import Interactions
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a model: everything that its key hashes.
+
+    Attributes:
+        role: `teacher` or `student`; part of the seed of the initial weights.
+        node: `_target_` and settings.
+        make: constructs the model from them.
+        trainer: settings of the training.
+        seed: of initial weights, batches and draws.
+        checkpoints: how many snapshots, early to best, are kept.
+        stored: the folder of a model that an earlier run trained, instead of training one.
+    """
+
+    role: str
+    node: dict[str, Any]
+    make: Callable[[], Recommender]
+    trainer: TrainerConfig
+    seed: int
+    checkpoints: int = 1
+    stored: Path | None = None
+
+    def key(self, fingerprint: str) -> str:
+        """The key on a data set."""
+        parts = {"role": self.role, "node": self.node, "trainer": asdict(self.trainer), "seed": self.seed}
+        return key_of(
+            {"format_version": FORMAT_VERSION, "dataset": fingerprint, "checkpoints": self.checkpoints} | parts
+        )
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model on disk.
+
+    Attributes:
+        folder: with model.json.
+        weights: the file of its weights.
+        key: of what made it.
+        epochs: that were run; best_epoch: whose weights are kept.
+        snapshots: epoch and file of each checkpoint, early to best.
+        seconds: its training took, whenever that was.
+    """
+
+    folder: Path
+    weights: Path
+    key: str
+    epochs: int
+    best_epoch: int
+    snapshots: list[tuple[int, Path]]
+    seconds: float
+    load: Callable[[Path | None], Recommender]
+
+
+def prepared(recipe: Recipe, interactions: Interactions, device: torch.device) -> Recommender:
+    """A fresh model with its initial weights."""
+    model = recipe.make()
+    model.prepare(interactions, generator(recipe.seed, recipe.role))
+    return model.to(device)
+
+
+def trained_alone(
+    recipe: Recipe,
+    shelf: Path,
+    *,
+    fingerprint: str,
+    interactions: Interactions,
+    validate: Validate,
+    device: torch.device,
+    say: Callable[[str], None],
+    on_epoch: OnEpoch,
+) -> TrainedModel:
+    """The model of a recipe: from the cache, else trained now.
+
+    Args:
+        recipe: what makes it.
+        shelf: the folder of its kind in the cache.
+        fingerprint: of the data set.
+        interactions: training interactions.
+        validate: the model to its validation value.
+        device: where to train.
+        say: prints a line to the user.
+        on_epoch: progress, see `fit`.
+
+    Raises:
+        ConfigError: a stored model is of another data set or split.
+    """
+    if recipe.stored is not None:
+        return _opened(recipe, recipe.stored, fingerprint, interactions, device)
+    key = recipe.key(fingerprint)
+    folder = shelf / key
+    with locked(folder, f"the {recipe.role} {key}", say):
+        if not (folder / "model.json").is_file():
+            _train(recipe, ensure_folder(folder), key, fingerprint, interactions, validate, device, on_epoch)
+        else:
+            say(f"{recipe.role} {key} is in the cache")
+    return _opened(recipe, folder, fingerprint, interactions, device)
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    key: str,
+    fingerprint: str,
+    interactions: Interactions,
+    validate: Validate,
+    device: torch.device,
+    on_epoch: OnEpoch,
+) -> None:
+    model = prepared(recipe, interactions, device)
+
+    def snapshot(epoch: int, current: Recommender) -> None:
+        if recipe.checkpoints > 1:
+            save_weights(folder / f"snapshot.{epoch}.safetensors", current.state_dict())
+
+    progress = folder / "checkpoint.safetensors"
+    done = None
+    if model.trainable:
+        done = fit(
+            model,
+            NoDistillation(),
+            interactions,
+            recipe.trainer,
+            seed=recipe.seed,
+            device=device,
+            validate=validate,
+            on_epoch=on_epoch,
+            on_evaluation=snapshot,
+            checkpoint=progress,
+        )
+        write_csv(folder / "history.csv", done.history)
+    save_weights(folder / "model.safetensors", model.state_dict())
+    kept = _keep_snapshots(folder, recipe.checkpoints, done.best_epoch) if done is not None else []
+    write_json(
+        folder / "model.json",
+        describe(recipe.node, interactions, fingerprint)
+        | {
+            "key": key,
+            "trainer": asdict(recipe.trainer),
+            "seed": recipe.seed,
+            "epochs": 0 if done is None else done.epochs,
+            "best_epoch": 0 if done is None else done.best_epoch,
+            "valid": None if done is None else done.best_value,
+            "seconds": 0.0 if done is None else sum(row["seconds"] for row in done.history),
+            "snapshots": kept,
+        },
+    )
+    progress.unlink(missing_ok=True)
+
+
+def describe(node: dict[str, Any], interactions: Interactions, fingerprint: str) -> dict[str, Any]:
+    """What is needed to rebuild a model beside its weights."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": node,
+        "n_users": interactions.n_users,
+        "n_items": interactions.n_items,
+        "dataset": fingerprint,
+    }
+
+
+def _keep_snapshots(folder: Path, number: int, best_epoch: int) -> list[int]:
+    """Keep `number` snapshots evenly spaced over the evaluations up to the best; remove the others."""
+    epochs = sorted(int(path.name.split(".")[1]) for path in folder.glob("snapshot.*.safetensors"))
+    upto = [epoch for epoch in epochs if epoch <= best_epoch]
+    last = len(upto) - 1
+    kept = sorted({upto[round(step * last / max(number - 1, 1))] for step in range(number)}) if upto else []
+    for epoch in set(epochs) - set(kept):
+        (folder / f"snapshot.{epoch}.safetensors").unlink()
+    return kept
+
+
+def _opened(
+    recipe: Recipe, folder: Path, fingerprint: str, interactions: Interactions, device: torch.device
+) -> TrainedModel:
+    about = read_json(folder / "model.json")
+    if about["dataset"] != fingerprint:
+        raise ConfigError(
+            f"the stored model {folder} was trained on data set {about['dataset']}, this run uses {fingerprint}",
+            "a teacher of another split has seen this split's test interactions",
+            "use the same dataset and dataset.split.seed as that run",
+        )
+    weights = folder / ("student.safetensors" if (folder / "student.safetensors").is_file() else "model.safetensors")
+
+    def load(path: Path | None) -> Recommender:
+        model = prepared(recipe, interactions, device)
+        found = load_weights(path or weights)
+        model.load_state_dict({name: found[name] for name in model.state_dict()})
+        return model.eval()
+
+    snapshots = [(epoch, folder / f"snapshot.{epoch}.safetensors") for epoch in about.get("snapshots", [])]
+    return TrainedModel(
+        folder, weights, about["key"], about["epochs"], about["best_epoch"], snapshots, about["seconds"], load
+    )

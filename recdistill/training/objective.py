@@ -1,0 +1,37 @@
+"""Base loss and distillation terms as one module: what the optimizer sees and the checkpoint stores."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from recdistill.distill.base import Distiller
+from recdistill.models.base import Recommender
+from recdistill.types import Batch
+
+
+class Objective(nn.Module):
+    """The named, weighted loss terms of one batch.
+
+    Args:
+        student: prepared.
+        distiller: prepared for this student.
+        weight_decay: factor on the student's penalty.
+    """
+
+    def __init__(self, student: Recommender, distiller: Distiller, weight_decay: float) -> None:
+        """Take both as children."""
+        super().__init__()
+        self.student = student
+        self.distiller = distiller
+        self.weight_decay = weight_decay
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalar terms by name; their sum is minimised."""
+        scorer = self.student.scorer()  # once per step
+        terms: dict[str, Tensor] = {}
+        if not self.distiller.replaces_base_loss:
+            terms["base"] = self.student.loss(scorer, batch)
+        terms.update(self.distiller(scorer, batch))
+        if self.weight_decay:
+            terms["weight_decay"] = self.weight_decay * self.student.penalty(batch)
+        return terms

@@ -1,0 +1,158 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recdistill.config import TrainerConfig
+from recdistill.distill.base import Distiller
+from recdistill.errors import TrainingError
+from recdistill.models.base import Recommender
+from recdistill.runtime import generator
+from recdistill.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from recdistill.training.feed import Feed
+from recdistill.training.objective import Objective
+from recdistill.types import Interactions
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training gives beside the trained weights.
+
+    Attributes:
+        history: one row per epoch: loss, each term, validation value, seconds.
+        epochs: how many were run.
+        best_epoch: the one whose weights were restored.
+        best_value: its validation value.
+    """
+
+    history: list[dict[str, Any]]
+    epochs: int
+    best_epoch: int
+    best_value: float
+
+
+Validate = Callable[[Recommender], float]
+OnEpoch = Callable[[int, int, float | None, float], None]
+
+
+def fit(
+    student: Recommender,
+    distiller: Distiller,
+    interactions: Interactions,
+    settings: TrainerConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    validate: Validate,
+    on_epoch: OnEpoch = lambda epoch, epochs, value, best: None,
+    on_evaluation: Callable[[int, Recommender], None] = lambda epoch, model: None,
+    checkpoint: Path | None = None,
+) -> Fit:
+    """Train a student under a distiller; stop early on validation; restore the best weights.
+
+    Args:
+        student: prepared, on `device`.
+        distiller: prepared for this student, on `device`.
+        interactions: training interactions.
+        settings: epochs, batch size, learning rate and so on.
+        seed: of batches, negatives and the distiller's draws.
+        device: where everything lies.
+        validate: the model to a validation value, higher is better.
+        on_epoch: called after each epoch with (epoch, epochs at most, value or None, best value).
+        on_evaluation: called with (epoch, model) after each evaluation.
+        checkpoint: written at each evaluation; training continues from it when it exists.
+
+    Raises:
+        TrainingError: a loss term became NaN or infinite; the weights of the best evaluation so far are restored.
+    """
+    objective = Objective(student, distiller, settings.weight_decay)
+    optimizer = torch.optim.Adam(objective.parameters(), lr=settings.learning_rate, fused=True)
+    feed = Feed(interactions, batch_size=settings.batch_size, negatives=settings.negatives, seed=seed, device=device)
+    trained = distiller.trained_models(student)
+    state = TrainState(0, 0, -math.inf, [], _weights(trained))
+    if checkpoint is not None and checkpoint.is_file():
+        state = load_checkpoint(checkpoint, objective, optimizer)
+    while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
+        state.epoch += 1
+        started = time.perf_counter()
+        objective.train()
+        distiller.on_epoch_start(state.epoch - 1, student, generator(seed, "distiller", state.epoch, device))
+        try:
+            row = _run_epoch(objective, optimizer, feed, state.epoch)
+        except TrainingError:
+            _restore(trained, state.best)
+            raise
+        value = None
+        if state.epoch % settings.eval_every == 0 or state.epoch == settings.epochs:
+            objective.eval()
+            with torch.no_grad():
+                value = validate(student)
+            on_evaluation(state.epoch, student)
+            if value > state.best_value:
+                state.best_epoch, state.best_value, state.best = state.epoch, value, _weights(trained)
+        row |= {"valid": value, "seconds": time.perf_counter() - started}
+        state.history.append(row)
+        if value is not None and checkpoint is not None:
+            save_checkpoint(checkpoint, objective, optimizer, state)
+        on_epoch(state.epoch, settings.epochs, value, state.best_value)
+    _restore(trained, state.best)
+    objective.eval()
+    return Fit(state.history, state.epoch, state.best_epoch, state.best_value)
+
+
+def train_step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Any) -> tuple[list[str], Tensor]:
+    """One update; returns the terms' names and their detached values [n_terms]. Waits for no device."""
+    terms = objective(batch)
+    values = torch.stack(list(terms.values()))
+    optimizer.zero_grad(set_to_none=True)
+    values.sum().backward()  # type: ignore[no-untyped-call]  # torch's has no types
+    optimizer.step()
+    return list(terms), values.detach()
+
+
+def _run_epoch(objective: Objective, optimizer: torch.optim.Optimizer, feed: Feed, epoch: int) -> dict[str, Any]:
+    names: list[str] = []
+    steps: list[Tensor] = []
+    for batch in feed.epoch(epoch):
+        names, values = train_step(objective, optimizer, batch)
+        steps.append(values)
+    terms = torch.stack(steps).double().cpu()  # the one wait of the epoch
+    _check_finite(terms, names, epoch)
+    mean = terms.mean(0)
+    return {"epoch": epoch, "loss": float(mean.sum())} | {name: float(mean[n]) for n, name in enumerate(names)}
+
+
+def _check_finite(terms: Tensor, names: Sequence[str], epoch: int) -> None:
+    bad = (~terms.isfinite()).nonzero()
+    if len(bad):
+        step, term = (int(place) for place in bad[0])
+        raise TrainingError(
+            f"loss term {names[term]!r} is {float(terms[step, term])} in epoch {epoch}, step {step + 1}",
+            "a loss that is not finite destroys the weights; the best weights so far are kept",
+            "lower trainer.learning_rate or the weight of that term (distill.weight)",
+        )
+
+
+def _weights(models: dict[str, Recommender]) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value.detach().clone()
+        for name, model in models.items()
+        for key, value in model.state_dict().items()
+    }
+
+
+def _restore(models: dict[str, Recommender], weights: dict[str, Tensor]) -> None:
+    for name, model in models.items():
+        prefix = f"{name}."
+        model.load_state_dict(
+            {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        )

@@ -1,0 +1,200 @@
+"""The values that flow between stages: frozen dataclasses with named fields and stated shapes.
+
+Letters: `U` users, `I` items, `B` rows, `N` negatives, `D` stored depth, `G` popularity groups, `K` cut-off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recdistill.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Distinct (user, item) pairs, sorted by user and then item.
+
+    Shapes:
+        user, item: [n] int64 on the CPU. timestamp: [n] int64 seconds, or None.
+    """
+
+    user: Tensor
+    item: Tensor
+    n_users: int
+    n_items: int
+    timestamp: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of interactions."""
+        return len(self.user)
+
+    def csr(self) -> tuple[Tensor, Tensor]:
+        """Row pointers [U + 1] and items [n]: the items of user u are `item[start[u]:start[u + 1]]`."""
+        count = self.user.bincount(minlength=self.n_users)
+        start = count.new_zeros(self.n_users + 1)
+        start[1:] = count.cumsum(0)
+        return start, self.item
+
+    def popularity(self) -> Tensor:
+        """[I] int64: distinct users of each item."""
+        return self.item.bincount(minlength=self.n_items)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set, split; ids are contiguous from 0.
+
+    Shapes:
+        popularity: [I] int64, distinct training users. group: [I] int8, popularity group, 0 = head.
+        user_ids: [U], item_ids: [I], the original ids as text.
+    """
+
+    name: str
+    train: Interactions
+    valid: Interactions
+    test: Interactions
+    popularity: Tensor
+    group: Tensor
+    user_ids: np.ndarray[Any, Any]
+    item_ids: np.ndarray[Any, Any]
+    fingerprint: str
+    folder: Path
+
+    def training_view(self) -> Interactions:
+        """All that models and distillers may see: the training interactions."""
+        return self.train
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one step.
+
+    Shapes:
+        user, positive: [B] int64. negative: [B, N] int64.
+    """
+
+    user: Tensor
+    positive: Tensor
+    negative: Tensor
+
+
+@dataclass(frozen=True)
+class GroupLists:
+    """A request for one ranked list per popularity group beside the overall one.
+
+    Args:
+        groups: number of popularity groups, by equal summed training interactions.
+        depth: how many items to keep per user and group.
+    """
+
+    groups: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """What one checkpoint of one teacher hands over: ranked unseen items of every user.
+
+    Shapes:
+        item: [U, D] int32, best first, seen items excluded, padded with 0. length: [U] int32, valid entries of a row.
+        score: [U, D] float32 raw scores. group_item: [U, G, Dg] int32 and group_length: [U, G] int32, or None.
+        user_vectors: [U, d] and item_vectors: [I, d] float32, or None.
+    """
+
+    item: Tensor
+    length: Tensor
+    score: Tensor
+    teacher: str
+    epoch: int
+    key: str
+    group_item: Tensor | None = None
+    group_length: Tensor | None = None
+    user_vectors: Tensor | None = None
+    item_vectors: Tensor | None = None
+
+    def score_at(self, user: Tensor, item: Tensor) -> Tensor:
+        """Teacher's raw scores of arbitrary items.
+
+        Shapes:
+            user: [B] int64. item: [B, M] int64. Returns: [B, M] float32, on the device of the vectors.
+
+        Raises:
+            ConfigError: the teacher has no vectors to compute them from.
+        """
+        if self.user_vectors is None or self.item_vectors is None:
+            raise ConfigError(
+                f"teacher {self.teacher} has no vectors, so scores of arbitrary items are not stored",
+                "scores outside the ranked list are computed from user and item vectors",
+                "choose a teacher with vectors (teacher=mf, teacher=lightgcn) or a ranking distiller (distill=rrd)",
+            )
+        return (self.user_vectors[user].unsqueeze(1) * self.item_vectors[item]).sum(-1)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Checkpoints of one teacher, early to late; the last one is the best model."""
+
+    name: str
+    checkpoints: tuple[SoftLabels, ...]
+
+    @property
+    def last(self) -> SoftLabels:
+        """The teacher itself."""
+        return self.checkpoints[-1]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """All teachers of a run; `live` builds a trainable copy of a teacher for methods that train it too."""
+
+    teachers: Mapping[str, Trajectory]
+    live: Mapping[str, Callable[[], Any]]
+
+    def one(self) -> SoftLabels:
+        """The soft labels of the only teacher.
+
+        Raises:
+            ConfigError: there are several teachers.
+        """
+        if len(self.teachers) != 1:
+            raise ConfigError(
+                f"this distiller takes one teacher, but got {len(self.teachers)}: {', '.join(self.teachers)}",
+                "its loss is defined on a single teacher's ranking",
+                "choose one teacher (teacher=mf) or a distiller for several teachers",
+            )
+        return next(iter(self.teachers.values())).last
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Ranked unseen items of some users.
+
+    Shapes:
+        user: [n] int64. item: [n, K] int64, best first. score: [n, K] float32. length: [n] int64, valid entries.
+    """
+
+    user: Tensor
+    item: Tensor
+    score: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Metrics of one model on one split.
+
+    `overall` is flat, `METRIC@K[/group=G]` to a number or None; `per_user` holds one float64 array [n] per metric
+    for the users in `user` [n].
+    """
+
+    overall: Mapping[str, float | None]
+    per_user: Mapping[str, np.ndarray[Any, Any]]
+    user: np.ndarray[Any, Any]
+    users_without_relevant: int
