@@ -31,7 +31,7 @@ def stamp() -> str:
 
 def make(wanted: str) -> None:
     """Create the environment from nothing and install the lock and the project."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  # this file also meets older Pythons
         sys.exit(f"recdistill needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
     print(f"setting up {VENV} (once; needs a few minutes and about 1.5 GB)", file=sys.stderr, flush=True)
     if VENV.exists():

@@ -169,9 +169,8 @@ def _variants(overrides: list[Override], multirun: bool) -> Iterator[list[str]]:
                     f"add -m for one run per value, or quote a list: {override.key_or_group}=[a,b]",
                 )
             if override.is_discrete_sweep():
-                texts.append(
-                    [f"{override.get_key_element()}={_text(value)}" for value in override.sweep_string_iterator()]
-                )
+                name = override.get_key_element()
+                texts.append([f"{name}={value}" for value in override.sweep_string_iterator()])
             else:
                 texts.append([])  # a sweeper's distribution: the sweeper checks it
         else:
@@ -258,17 +257,13 @@ def _check_key(override: Override, base: DictConfig) -> None:
 
 def _paths(node: DictConfig, above: str = "") -> set[str]:
     found = set()
-    for key in node:
+    for key in map(str, node):
         path = f"{above}{key}"
         found.add(path)
-        inner = OmegaConf.select(node, str(key), throw_on_missing=False)
+        inner = OmegaConf.select(node, key, throw_on_missing=False)
         if isinstance(inner, DictConfig):
             found |= _paths(inner, f"{path}.")
     return found
-
-
-def _text(value: object) -> str:
-    return str(value)
 
 
 def _first(error: Exception) -> str:

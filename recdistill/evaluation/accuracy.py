@@ -27,8 +27,7 @@ def precision(hit: Array, relevant: Array) -> Array:
 
 def hit_rate(hit: Array, relevant: Array) -> Array:
     """1 if there is a hit."""
-    value: Array = hit.any(1).astype(np.float64)
-    return value
+    return np.where(hit.any(1), 1.0, 0.0)
 
 
 def ndcg(hit: Array, relevant: Array) -> Array:
