@@ -207,7 +207,8 @@ def _class(target: str, path: str, problems: _Problems) -> type[Any] | None:
 
 def _bind(cls: type[Any], settings: dict[str, Any], path: str, problems: _Problems) -> None:
     """Compare keys and types with the constructor's signature."""
-    parameters = {name: p for name, p in inspect.signature(cls).parameters.items() if p.kind is not p.VAR_KEYWORD}
+    signature = inspect.signature(cls).parameters
+    parameters = {name: p for name, p in signature.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     hints = typing.get_type_hints(cls.__init__)
     for key, value in settings.items():
         if key not in parameters:
