@@ -9,6 +9,9 @@ from torch.nn import functional
 from recdistill.errors import ShapeError
 
 
+CACHE_BYTES = 1 << 23
+
+
 def weighted_mean(value: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean over rows, or the sum of `weight * value` where weights [B] (that sum to one) are given."""
     return value.mean() if weight is None else (weight * value).sum()
@@ -199,14 +202,16 @@ def catalogue_log_mass(
         row: [n] positions in 0..B-1 of left-out entries, in any order; a value of B or more is padding.
         column: [n] the items left out.
         budget: bytes of exponentials that may be kept for the backward pass.
-        chunk: rows per product (None: as many as fit the budget).
+        chunk: rows per product (None: as many as fit the budget, on the CPU the cache).
 
     Shapes:
         Returns: [B] logits; -inf where every item of a row is left out.
     """
     n_rows, n_items = len(user_vectors), max(len(item_vectors), 1)
     row_bytes = n_items * user_vectors.element_size()
-    chunk = chunk or max(1, min(n_rows, budget // row_bytes))
+    # On the CPU five passes over a chunk that fits the cache cost a third of the same passes over memory.
+    fits = min(budget, CACHE_BYTES) if user_vectors.device.type == "cpu" else budget
+    chunk = chunk or max(1, min(n_rows, fits // row_bytes))
     if chunk >= n_rows:
         return _mass(user_vectors, item_vectors, row, column, budget)
     parts = []
