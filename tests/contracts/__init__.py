@@ -1,0 +1,1 @@
+"""What every model and every distiller must do; a subclass says how one is made."""

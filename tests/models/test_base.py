@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from contracts import toys
+
+from recdistill.models.base import InnerProductScorer, Scorer, own_loss
+
+
+def double_scorer() -> InnerProductScorer:
+    model = toys.model().double()
+    return model.scorer()
+
+
+def test_the_softmax_loss_equals_a_slow_loop() -> None:
+    scorer, batch = double_scorer(), toys.batch()
+    score = scorer.all_scores(torch.arange(toys.N_USERS)).tolist()
+    total = 0.0
+    for user, positive in zip(batch.user.tolist(), batch.positive.tolist(), strict=True):
+        total += math.log(sum(math.exp(value) for value in score[user])) - score[user][positive]
+    assert own_loss("softmax", scorer, batch).item() == pytest.approx(total / len(batch.user), rel=1e-6)
+
+
+def test_the_bpr_loss_equals_a_slow_loop() -> None:
+    scorer, batch = double_scorer(), toys.batch(negatives=3)
+    score = scorer.all_scores(torch.arange(toys.N_USERS)).tolist()
+    total = 0.0
+    for user, positive, negatives in zip(
+        batch.user.tolist(), batch.positive.tolist(), batch.negative.tolist(), strict=True
+    ):
+        total += sum(math.log1p(math.exp(score[user][n] - score[user][positive])) for n in negatives) / 3
+    assert own_loss("bpr", scorer, batch).item() == pytest.approx(total / len(batch.user), rel=1e-9)
+
+
+def test_the_log_mass_of_any_scorer_equals_that_of_an_inner_product() -> None:
+    scorer, user = double_scorer(), torch.tensor([2, 7])
+    row, item = torch.tensor([0, 1, 1, 2]), torch.tensor([3, 3, 9, 0])
+    for pairs in ((), (row, item)):
+        torch.testing.assert_close(Scorer.log_mass(scorer, user, *pairs), scorer.log_mass(user, *pairs))
