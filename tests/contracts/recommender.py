@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from contracts import toys
 
+from contracts import toys
 from recdistill.errors import SettingsError
 from recdistill.models.base import Recommender
 from recdistill.runtime import generator

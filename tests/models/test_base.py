@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from contracts import toys
 
+from contracts import toys
 from recdistill.models.base import InnerProductScorer, Scorer, own_loss
 
 

@@ -4,10 +4,10 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from contracts import toys
-from contracts.recommender import RecommenderContract
 from torch import Tensor
 
+from contracts import toys
+from contracts.recommender import RecommenderContract
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.mf import MF
 from recdistill.runtime import generator

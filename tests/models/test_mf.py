@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+
 from contracts import toys
 from contracts.recommender import RecommenderContract
-
 from recdistill.models.mf import MF
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import torch
+
 from contracts import toys
 from contracts.recommender import RecommenderContract
-
 from recdistill.dataset.sampling import SeenItems
 from recdistill.models.mostpop import MostPop
 from recdistill.ranking import top_k
