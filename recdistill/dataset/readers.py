@@ -54,6 +54,7 @@ def read_table(
     frame = _read_frame(path)
     # RecBole writes `name:type` in its header.
     frame.columns = [str(name).split(":")[0] for name in frame.columns]
+    frame = frame.loc[:, ~frame.columns.duplicated()]
     user = _column(frame, path, "user", user_column, USER_COLUMNS)
     item = _column(frame, path, "item", item_column, ITEM_COLUMNS)
     rating = _column(frame, path, "rating", rating_column, RATING_COLUMNS, optional=True)
@@ -98,7 +99,7 @@ def read_users_dat(path: Path) -> RawTable:
         tokens = line.split()
         if not tokens:
             continue
-        if not tokens[0].isdigit() or int(tokens[0]) != len(tokens) - 1:
+        if not tokens[0].isdecimal() or int(tokens[0]) != len(tokens) - 1:
             raise DataError(
                 f"{path}, line {number + 1}: the count says {tokens[0][:20]!r}, but {len(tokens) - 1} items follow",
                 "each line of users.dat starts with the number of items that follow",
@@ -123,7 +124,10 @@ def _read_frame(path: Path) -> pd.DataFrame:
             "use a .csv, .tsv, .txt (each also .gz), .inter or .parquet file with a header line",
         )
     separator = "," if kind == ".csv" else "\t"
-    return _guarded(path, lambda: pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False))
+    frame = _guarded(path, lambda: pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False))
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus fields of the first row for an index
+        raise _unparsable(path, f"the first row has more fields than the header's {frame.shape[1]}")
+    return frame
 
 
 def _guarded(path: Path, read: Callable[[], T]) -> T:
@@ -151,11 +155,15 @@ def _guarded(path: Path, read: Callable[[], T]) -> T:
     except pd.errors.EmptyDataError as error:
         raise _empty(path) from error
     except (pd.errors.ParserError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{path} cannot be parsed: {str(error).strip()}",
-            "a row has more fields than the header, or the file is of another format",
-            "check that row and the separator (.csv: comma, .tsv and .txt: tab)",
-        ) from error
+        raise _unparsable(path, str(error).strip()) from error
+
+
+def _unparsable(path: Path, because: str) -> DataError:
+    return DataError(
+        f"{path} cannot be parsed: {because}",
+        "a row has more fields than the header, or the file is of another format",
+        "check that row and the separator (.csv: comma, .tsv and .txt: tab)",
+    )
 
 
 def _empty(path: Path) -> DataError:
@@ -208,8 +216,9 @@ def _ids(path: Path, column: pd.Series, role: str) -> np.ndarray:
 
 def _numbers(path: Path, column: pd.Series, role: str) -> pd.Series:
     number = pd.to_numeric(column, errors="coerce")
-    if number.isna().any():
-        position = int(number.isna().to_numpy().argmax())
+    bad = ~np.isfinite(number.to_numpy(np.float64, na_value=np.nan))
+    if bad.any():
+        position = int(bad.argmax())
         raise DataError(
             f"{path}: {role} {column.iloc[position]!r} in data row {position + 1} is not a number",
             f"the {role} column holds numbers",
