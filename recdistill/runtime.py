@@ -41,12 +41,12 @@ def start(device: str, threads: int, seed: int) -> Runtime:
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise _no_device(device)
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ConfigError(
-            f"device={device} is no device", "torch does not know it", "use device=auto, cpu, cuda or cuda:1"
-        ) from error
+        raise _no_device(device) from error
     if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(
             f"device={device} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices here",
@@ -56,6 +56,12 @@ def start(device: str, threads: int, seed: int) -> Runtime:
     # TF32 would move the third digit of a reported metric; training is bound by gathers, not by products.
     torch.set_float32_matmul_precision("highest")
     return Runtime(chosen, threads, seed)
+
+
+def _no_device(device: str) -> ConfigError:
+    return ConfigError(
+        f"device={device} is no device here", "recdistill runs on cpu and cuda", "use device=auto, cpu, cuda or cuda:1"
+    )
 
 
 def generator(seed: int, purpose: str, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
