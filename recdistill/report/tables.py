@@ -15,7 +15,7 @@ def console(stream: TextIO | None = None) -> Console:
     """A console that never cuts: the terminal's width on a terminal, as wide as needed in a pipe."""
     stream = stream or sys.stdout
     terminal = stream.isatty()
-    return Console(file=stream, width=None if terminal else 10_000, soft_wrap=not terminal)
+    return Console(file=stream, width=None if terminal else 10_000, soft_wrap=not terminal, markup=False, emoji=False)
 
 
 def print_table(
@@ -24,7 +24,11 @@ def print_table(
     """Print a table; numbers are right-aligned with four decimals, None is a dash."""
     stream = stream or sys.stdout
     plain_only = (stream.encoding or "utf-8").lower().replace("-", "") not in {"utf8", "utf16"}
-    table = Table(title=title, title_justify="left", box=box.ASCII2 if plain_only else box.SIMPLE_HEAD, pad_edge=False)
+    # Narrow gaps and no edges: the main table of a run fits 80 columns.
+    table = Table(
+        title=title, title_justify="left", box=box.ASCII2 if plain_only else box.SIMPLE_HEAD,
+        pad_edge=False, collapse_padding=True, show_edge=False,
+    )  # fmt: skip
     numeric = [all(isinstance(row[n], int | float | None) for row in rows) for n in range(len(columns))]
     for name, right in zip(columns, numeric, strict=True):
         table.add_column(name, justify="right" if right else "left", overflow="fold")
