@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recdistill.report.record import (
+    Lists,
+    ModelRecord,
+    Ranks,
+    gap_closed,
+    versions,
+    write_parquet,
+    write_results,
+    write_status,
+    write_tables,
+)
+from recdistill.store import read_json
+
+USERS = np.array(["anna", "ben", "cleo"], dtype=object)
+ITEMS = np.array(["x", "y", "z"], dtype=object)
+
+
+def record() -> ModelRecord:
+    user = np.array([0, 2])
+    lists = Lists(user, np.array([[2, 0], [1, 0]]), np.array([[0.5, 0.25], [3.0, -np.inf]]), np.array([2, 1]))
+    ranks = Ranks(np.array([0, 2]), np.array([0, 1]), np.array([2, 1]))
+    values = {"ndcg@2": np.array([0.63, 1.0])}
+    return ModelRecord(
+        about={"kind": "mf", "dim": 8},
+        metrics={"test/ndcg@2": 0.815, "test/poplift@2": float("nan")},
+        users={"test": user, "valid": user},
+        per_user={"test": values, "valid": values},
+        lists=lists,
+        ranks=ranks,
+    )
+
+
+def test_the_gap_closed_is_the_students_share_of_the_teachers_lead() -> None:
+    scratch = np.array([0.1, 0.2, 0.3])
+    assert gap_closed(scratch + 0.15, scratch, scratch + 0.2) == pytest.approx(0.75)
+
+
+def test_a_student_beyond_the_teacher_closes_more_than_the_gap_and_one_below_scratch_less_than_nothing() -> None:
+    scratch = np.array([0.1, 0.2, 0.3])
+    assert gap_closed(scratch + 0.3, scratch, scratch + 0.2) == pytest.approx(1.5)
+    assert gap_closed(scratch - 0.1, scratch, scratch + 0.2) == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("lead", [0.0, -0.1])
+def test_the_gap_closed_is_null_where_the_teacher_is_not_better(lead: float) -> None:
+    scratch = np.array([0.1, 0.2, 0.3])
+    assert gap_closed(scratch + 0.1, scratch, scratch + lead) is None
+
+
+def test_the_gap_closed_is_null_below_two_standard_errors_of_the_paired_difference() -> None:
+    scratch = np.zeros(4)
+    spread = np.array([0.3, -0.3, 0.3, -0.3])  # standard error sqrt(0.12) / 2 = 0.1732
+    assert gap_closed(scratch, scratch, spread + 0.34) is None
+    assert gap_closed(scratch, scratch, spread + 0.35) == pytest.approx(0.0)
+
+
+def test_the_standard_error_is_of_the_pairs_not_of_the_two_samples() -> None:
+    scratch = np.array([0.0, 100.0, -50.0, 7.0])  # users differ far more than models
+    assert gap_closed(scratch + 0.01, scratch, scratch + 0.02) == pytest.approx(0.5)
+
+
+def test_the_gap_closed_is_null_for_one_user() -> None:
+    assert gap_closed(np.array([0.5]), np.array([0.1]), np.array([0.9])) is None
+
+
+def test_results_hold_models_versions_and_null_for_what_does_not_exist(tmp_path: Path) -> None:
+    write_results(tmp_path, {"student": record()}, {"run": {"seed": 0}})
+    results = read_json(tmp_path / "results.json")
+    assert results["schema_version"] == 1
+    assert results["run"] == {"seed": 0}
+    assert results["models"]["student"] == {
+        "kind": "mf",
+        "dim": 8,
+        "metrics": {"test/ndcg@2": 0.815, "test/poplift@2": None},
+    }
+    assert results["versions"]["torch"] == versions()["torch"] is not None
+
+
+def test_stored_lists_are_long_with_original_ids_and_without_padding(tmp_path: Path) -> None:
+    write_tables(tmp_path, {"student": record(), "teacher": record()}, USERS, ITEMS)
+    rows = pq.read_table(tmp_path / "topk.parquet").to_pylist()
+    assert len(rows) == 6
+    assert [(row["model"], row["user_id"], row["rank"], row["item_id"], row["score"]) for row in rows[:3]] == [
+        ("student", "anna", 1, "z", 0.5),
+        ("student", "anna", 2, "x", 0.25),
+        ("student", "cleo", 1, "y", 3.0),
+    ]
+    assert {row["model"] for row in rows[3:]} == {"teacher"}
+
+
+def test_stored_ranks_and_per_user_values_have_original_ids(tmp_path: Path) -> None:
+    write_tables(tmp_path, {"student": record()}, USERS, ITEMS)
+    ranks = pq.read_table(tmp_path / "ranks.parquet").to_pylist()
+    assert [(row["user_id"], row["item_id"], row["rank"]) for row in ranks] == [("anna", "x", 2), ("cleo", "y", 1)]
+    values = pq.read_table(tmp_path / "per_user.parquet").to_pylist()
+    assert [(row["split"], row["user_id"], row["ndcg@2"]) for row in values] == [
+        ("test", "anna", 0.63), ("test", "cleo", 1.0), ("valid", "anna", 0.63), ("valid", "cleo", 1.0),
+    ]  # fmt: skip
+
+
+def test_a_parquet_file_that_fails_half_way_does_not_appear(tmp_path: Path) -> None:
+    def tables():
+        yield pa.table({"a": [1]})
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        write_parquet(tmp_path / "a.parquet", tables())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_status_names_state_process_and_more(tmp_path: Path) -> None:
+    write_status(tmp_path, "failed", error="what")
+    status = read_json(tmp_path / "status.json")
+    assert (status["status"], status["error"]) == ("failed", "what")
+    assert status["process"] > 0

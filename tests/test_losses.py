@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from recdistill.errors import ShapeError
+from recdistill.losses import bpr, catalogue_log_mass, distinct, pairwise, plackett_luce, relaxed_ranking, weighted_mean
+
+INTERESTING = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+UNINTERESTING = torch.tensor([[0.0, -1.0]], dtype=torch.float64)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def slow_list_loss(interesting: Tensor, uninteresting: Tensor, weight: Tensor, valid: Tensor, rest: Tensor) -> float:
+    """The formula in loops: sum over rows and positions of log(later interesting + uninteresting) - own score."""
+    total = 0.0
+    for b in range(len(interesting)):
+        for k in range(interesting.shape[1]):
+            if not valid[b, k]:
+                continue
+            mass = 0.0
+            for j in range(k, interesting.shape[1]):
+                mass += math.exp(interesting[b, j]) if valid[b, j] else 0.0
+            for j in range(uninteresting.shape[1]):
+                mass += math.exp(uninteresting[b, j]) if rest[b, j] else 0.0
+            total += float(weight[b]) * (math.log(mass) - float(interesting[b, k]))
+    return total
+
+
+def prefix_mask(lengths: list[int], width: int) -> Tensor:
+    return torch.arange(width) < torch.tensor(lengths).unsqueeze(1)
+
+
+def test_relaxed_ranking_has_the_worked_value() -> None:
+    assert relaxed_ranking(INTERESTING, UNINTERESTING).item() == pytest.approx(1.350698, abs=1e-6)
+
+
+def test_relaxed_ranking_of_the_reversed_order_has_the_worked_value() -> None:
+    assert relaxed_ranking(INTERESTING.flip(1), UNINTERESTING).item() == pytest.approx(1.654173, abs=1e-6)
+
+
+@pytest.mark.parametrize("shift", [100.0, -100.0])
+def test_relaxed_ranking_does_not_change_when_all_scores_of_a_user_shift(shift: float) -> None:
+    assert relaxed_ranking(INTERESTING + shift, UNINTERESTING + shift).item() == pytest.approx(1.350698, abs=1e-6)
+
+
+def test_relaxed_ranking_ignores_the_order_of_uninteresting_items() -> None:
+    interesting, uninteresting = randn(3, 4), randn(3, 6, seed=1)
+    shuffled = uninteresting[:, torch.tensor([3, 1, 5, 0, 2, 4])]
+    torch.testing.assert_close(
+        relaxed_ranking(interesting, uninteresting), relaxed_ranking(interesting, shuffled), rtol=1e-12, atol=0
+    )
+
+
+def test_raising_an_uninteresting_score_raises_relaxed_ranking() -> None:
+    uninteresting = randn(3, 6).requires_grad_()
+    relaxed_ranking(randn(3, 4, seed=1), uninteresting).backward()
+    assert (uninteresting.grad > 0).all()
+
+
+def test_bpr_has_the_worked_value() -> None:
+    assert bpr(torch.tensor([0.7]), torch.tensor([[0.0]])).item() == pytest.approx(0.403186, abs=1e-6)
+
+
+def test_pairwise_has_the_worked_value_of_unkd() -> None:
+    better = torch.tensor([[0.5, -0.2]], dtype=torch.float64)
+    loss = pairwise(better, torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.bool))
+    assert loss.item() == pytest.approx(0.636108, abs=1e-6)
+
+
+def test_relaxed_ranking_equals_the_formula_in_loops() -> None:
+    interesting, uninteresting = randn(5, 4), randn(5, 7, seed=1)
+    weight = torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2], dtype=torch.float64)
+    valid = prefix_mask([4, 2, 3, 1, 0], 4)
+    rest_valid = prefix_mask([7, 0, 3, 1, 7], 7)
+    loss = relaxed_ranking(interesting, uninteresting, weight, valid, rest_valid)
+    assert loss.item() == pytest.approx(
+        slow_list_loss(interesting, uninteresting, weight, valid, rest_valid), rel=1e-12
+    )
+
+
+def test_relaxed_ranking_without_weights_is_the_mean_over_rows() -> None:
+    interesting, uninteresting = randn(4, 3), randn(4, 5, seed=1)
+    everything = torch.ones(4, 5, dtype=torch.bool)
+    weight = torch.full((4,), 0.25)
+    expected = slow_list_loss(interesting, uninteresting, weight, everything[:, :3], everything)
+    assert relaxed_ranking(interesting, uninteresting).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_plackett_luce_equals_the_formula_in_loops() -> None:
+    score, rest = randn(4, 5), randn(4, 1, seed=1)
+    valid = prefix_mask([5, 3, 1, 4], 5)
+    weight = torch.full((4,), 0.25)
+    expected = slow_list_loss(score, rest, weight, valid, torch.ones(4, 1, dtype=torch.bool))
+    assert plackett_luce(score, rest.squeeze(1), valid).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_plackett_luce_without_a_rest_is_the_likelihood_of_the_order_alone() -> None:
+    score = randn(2, 3).requires_grad_()
+    loss = plackett_luce(score, torch.full((2,), -torch.inf, dtype=torch.float64))
+    everything = torch.ones(2, 3, dtype=torch.bool)
+    expected = slow_list_loss(score.detach(), torch.zeros(2, 0), torch.full((2,), 0.5), everything, everything)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    loss.backward()
+    assert score.grad.isfinite().all()
+
+
+def test_plackett_luce_gives_padded_entries_no_gradient_whatever_they_hold() -> None:
+    score = torch.tensor([[1.0, 0.0, 1e30], [1.0, torch.inf, -torch.inf]], requires_grad=True)
+    loss = plackett_luce(score, torch.zeros(2), prefix_mask([2, 1], 3))
+    loss.backward()
+    assert loss.isfinite()
+    assert score.grad[0, 2] == 0
+    assert score.grad[1, 1:].tolist() == [0, 0]
+    assert (score.grad[:, 0] < 0).all()
+
+
+def test_bpr_equals_the_formula_in_loops() -> None:
+    positive, negative = randn(4), randn(4, 3, seed=1)
+    terms = [
+        math.log1p(math.exp(float(negative[b, n] - positive[b]))) for b in range(4) for n in range(negative.shape[1])
+    ]
+    assert bpr(positive, negative).item() == pytest.approx(sum(terms) / 12, rel=1e-12)
+
+
+def test_pairwise_equals_the_formula_in_loops() -> None:
+    better, worse = randn(4, 5), randn(4, 5, seed=1)
+    valid = torch.rand(4, 5, generator=torch.Generator().manual_seed(2)) < 0.6
+    valid[2] = False
+    weight = torch.tensor([0.5, 0.2, 0.2, 0.1], dtype=torch.float64)
+    rows = []
+    for b in range(4):
+        terms = [math.log1p(math.exp(float(worse[b, p] - better[b, p]))) for p in range(5) if valid[b, p]]
+        rows.append(sum(terms) / len(terms) if terms else 0.0)
+    assert pairwise(better, worse, valid).item() == pytest.approx(sum(rows) / 4, rel=1e-12)
+    expected = sum(row * float(w) for row, w in zip(rows, weight, strict=True))
+    assert pairwise(better, worse, valid, weight).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_losses_gradients_equal_numerical_ones() -> None:
+    valid, rest_valid = prefix_mask([3, 2], 3), prefix_mask([4, 1], 4)
+    some = [randn(2, 3).requires_grad_(), randn(2, 4, seed=1).requires_grad_()]
+    weight = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda a, c: relaxed_ranking(a, c, weight, valid, rest_valid), some)
+    assert torch.autograd.gradcheck(
+        lambda a, c: plackett_luce(a, c, valid), [some[0], randn(2, seed=3).requires_grad_()]
+    )
+    assert torch.autograd.gradcheck(bpr, [randn(2).requires_grad_(), some[1]])
+    worse = randn(2, 3, seed=4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: pairwise(a, b, valid, weight), [some[0], worse])
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 20])
+@pytest.mark.parametrize("chunk", [None, 1, 2])
+def test_catalogue_log_mass_gradients_equal_numerical_ones(budget: int, chunk: int | None) -> None:
+    row, column = torch.tensor([0, 2, 0, 3]), torch.tensor([1, 0, 4, 2])  # row 3 is padding
+    tables = [randn(3, 2).requires_grad_(), randn(5, 2, seed=1).requires_grad_()]
+    assert torch.autograd.gradcheck(
+        lambda users, items: catalogue_log_mass(users, items, row, column, budget=budget, chunk=chunk), tables
+    )
+
+
+def left_out() -> tuple[Tensor, Tensor]:
+    """Entries of 6 rows and 9 items in no order; row 4 stays whole, rows of 6 and more are padding."""
+    row = torch.tensor([5, 0, 0, 2, 3, 1, 5, 5, 6, 17, 0])
+    column = torch.tensor([8, 0, 3, 2, 7, 1, 0, 4, 5, 0, 8])
+    return row, column
+
+
+def plain_mass(users: Tensor, items: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    score = users @ items.T
+    mask = torch.zeros_like(score, dtype=torch.bool)
+    for r, c in zip(row.tolist(), column.tolist(), strict=True):
+        if r < len(users):
+            mask[r, c] = True
+    return score.masked_fill(mask, -torch.inf).logsumexp(1)
+
+
+@pytest.mark.parametrize("budget", [0, 150, 1 << 28])
+@pytest.mark.parametrize("chunk", [None, 1, 4, 6, 100])
+def test_catalogue_log_mass_equals_a_plain_logsumexp_in_value_and_gradient(budget: int, chunk: int | None) -> None:
+    row, column = left_out()
+    upstream = randn(6, seed=3)
+    tables = [randn(6, 4).requires_grad_(), randn(9, 4, seed=1).requires_grad_()]
+    value = catalogue_log_mass(*tables, row, column, budget=budget, chunk=chunk)
+    expected = plain_mass(*tables, row, column)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    found = torch.autograd.grad(value, tables, upstream)
+    wanted = torch.autograd.grad(expected, tables, upstream)
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
+
+
+def test_catalogue_log_mass_equals_a_sum_of_exponentials_in_loops() -> None:
+    users, items = randn(3, 2), randn(4, 2, seed=1)
+    row, column = torch.tensor([1, 1, 2]), torch.tensor([0, 3, 2])
+    skipped = set(zip(row.tolist(), column.tolist(), strict=True))
+    for b, value in enumerate(catalogue_log_mass(users, items, row, column).tolist()):
+        mass = 0.0
+        for i in range(4):
+            score = sum(float(users[b, d] * items[i, d]) for d in range(2))
+            mass += 0.0 if (b, i) in skipped else math.exp(score)
+        assert value == pytest.approx(math.log(mass), rel=1e-12)
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 28])
+def test_a_row_without_any_item_has_mass_minus_infinity_and_no_gradient(budget: int) -> None:
+    users, items = randn(2, 3).requires_grad_(), randn(4, 3, seed=1).requires_grad_()
+    row, column = torch.zeros(4, dtype=torch.long), torch.arange(4)
+    value = catalogue_log_mass(users, items, row, column, budget=budget)
+    assert value[0] == -torch.inf
+    torch.testing.assert_close(value[1], (users[1] @ items.T).logsumexp(0))
+    value.sum().backward()
+    assert users.grad.isfinite().all()
+    assert items.grad.isfinite().all()
+    assert users.grad[0].tolist() == [0, 0, 0]
+    assert users.grad[1].abs().sum() > 0
+
+
+def test_an_empty_rest_from_the_catalogue_passes_no_nan_through_the_list_loss() -> None:
+    users, items = randn(1, 3).requires_grad_(), randn(4, 3, seed=1).requires_grad_()
+    rest = catalogue_log_mass(users, items, torch.zeros(4, dtype=torch.long), torch.arange(4))
+    loss = plackett_luce(users @ items.T, rest)
+    loss.backward()
+    assert loss.isfinite()
+    assert users.grad.isfinite().all()
+    assert users.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [100.0, 1e4])
+def test_losses_stay_finite_and_pull_where_extreme_scores_are_in_the_wrong_order(
+    dtype: torch.dtype, size: float
+) -> None:
+    low, high = torch.full((2, 3), -size, dtype=dtype), torch.full((2, 3), size, dtype=dtype)
+    everything = torch.ones(2, 3, dtype=torch.bool)
+    for loss_of in (
+        lambda better, worse: relaxed_ranking(better, worse),
+        lambda better, worse: pairwise(better, worse, everything),
+        lambda better, worse: bpr(better[:, 0], worse),
+    ):
+        better, worse = low.clone().requires_grad_(), high.clone().requires_grad_()
+        loss = loss_of(better, worse)
+        loss.backward()
+        assert loss.isfinite()
+        assert loss >= size
+        assert better.grad.isfinite().all()
+        assert worse.grad.isfinite().all()
+        assert (better.grad[:, 0] < 0).all()
+        assert (worse.grad > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [100.0, 1e4])
+def test_losses_are_near_zero_where_extreme_scores_are_in_the_right_order(dtype: torch.dtype, size: float) -> None:
+    better = torch.tensor([[size, 0.0]], dtype=dtype, requires_grad=True)
+    loss = relaxed_ranking(better, torch.full((1, 2), -size, dtype=dtype))
+    loss.backward()
+    assert 0 <= loss.item() < 1e-6
+    assert better.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [10.0, 100.0])
+def test_catalogue_log_mass_stays_finite_at_extreme_scores(dtype: torch.dtype, size: float) -> None:
+    users = torch.tensor([[size], [-size], [0.0]], dtype=dtype, requires_grad=True)
+    items = torch.tensor([[size], [-size], [0.0]], dtype=dtype, requires_grad=True)
+    value = catalogue_log_mass(users, items)
+    value.sum().backward()
+    assert value[:2].tolist() == pytest.approx([size * size] * 2, rel=1e-2)
+    assert users.grad.isfinite().all()
+    assert items.grad.isfinite().all()
+    assert users.grad[:2].abs().min() > 0
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("ids", [[3, 1, 3, 3, 0, 1], [5], [2, 2, 2], [4, 3, 2, 1]])
+def test_both_forms_of_distinct_give_every_weighted_sum_the_same_value(ids: list[int], per_row: bool) -> None:
+    value = torch.arange(6, dtype=torch.float32) ** 2 + 1
+    fixed, fixed_weight = distinct(torch.tensor(ids), per_row=per_row, static=True)
+    compact, compact_weight = distinct(torch.tensor(ids), per_row=per_row, static=False)
+    assert len(fixed) == len(ids)
+    assert compact.tolist() == sorted(set(ids))
+    assert (compact_weight > 0).all()
+    assert weighted_mean(value[fixed], fixed_weight).item() == pytest.approx(
+        weighted_mean(value[compact], compact_weight).item(), rel=1e-6
+    )
+    over = ids if per_row else sorted(set(ids))
+    assert weighted_mean(value[compact], compact_weight).item() == pytest.approx(
+        float(value[torch.tensor(over)].mean()), rel=1e-6
+    )
+
+
+def test_distinct_weights_an_id_by_its_share_of_the_rows() -> None:
+    user, weight = distinct(torch.tensor([7, 2, 7, 7]), per_row=True)
+    assert user.tolist() == [2, 7]
+    assert weight.tolist() == [0.25, 0.75]
+
+
+def test_rows_that_do_not_fit_are_a_shape_error_that_names_both_shapes() -> None:
+    with pytest.raises(ShapeError, match=r"\(2, 3\) and rest \(4,\)") as caught:
+        relaxed_ranking(torch.zeros(2, 3), torch.zeros(4, 5))
+    assert "K >= 1" in caught.value.why
+
+
+def test_an_empty_list_is_a_shape_error() -> None:
+    with pytest.raises(ShapeError, match=r"\(2, 0\)"):
+        plackett_luce(torch.zeros(2, 0), torch.zeros(2))
