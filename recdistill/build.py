@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,12 +17,24 @@ from omegaconf.errors import OmegaConfBaseException
 from recdistill.config import RunConfig, TrainerConfig
 from recdistill.dataset.catalog import Source
 from recdistill.distill.base import Distiller
-from recdistill.errors import ConfigError, NeedsNotMet, RecDistillError, SettingsError
+from recdistill.errors import NeedsNotMet, Problems, RecDistillError, SettingsError, nearest
 from recdistill.models.base import Recommender
 from recdistill.models.stored import Stored
 from recdistill.training.alone import Recipe
 
 ROLE_KEYS = ("seed", "trainer", "checkpoints")
+HYDRA_OWN = (  # what Hydra's own launchers, sweepers and log handlers are made of
+    "hydra._internal.core_plugins",
+    "hydra.experimental.callbacks",
+    "hydra_plugins",
+    "optuna.samplers",
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "logging.NullHandler",
+    "logging.handlers",
+    "colorlog.ColoredFormatter",
+    "rich.logging.RichHandler",
+)
 T = TypeVar("T")
 
 
@@ -53,14 +64,9 @@ def check(config: DictConfig) -> Plan:
     Raises:
         ConfigError: with every problem found, one per line.
     """
-    problems = _Problems()
+    problems = Problems()
     plain = _plain(config, problems)
-    plugins = plain.get("plugins") or []
-    allowed = {"recdistill", *(str(name).split(".")[0] for name in plugins)}
-    for path, target in _targets(plain):
-        if not isinstance(target, str) or target.split(".")[0] not in allowed:
-            problems.add(path, f"_target_ {target!r} is outside recdistill and the plugins {list(plugins)}")
-    problems.stop()  # nothing foreign is ever imported
+    _refuse_foreign(plain, "", plain.get("plugins"), problems)
     skeleton = _skeleton(plain, problems)
     source = _component(plain.get("dataset"), "dataset", Source, problems)
     distiller = _component(plain.get("distill"), "distill", Distiller, problems)
@@ -78,66 +84,109 @@ def check(config: DictConfig) -> Plan:
     return plan
 
 
-class _Problems:
-    def __init__(self) -> None:
-        self.found: list[RecDistillError | str] = []
+def check_hydra(node: Any, plugins: Any) -> None:
+    """Refuse what Hydra itself would import on behalf of a config: launchers, sweepers, callbacks, log handlers.
 
-    def add(self, path: str, text: str) -> None:
-        self.found.append(f"{path}: {text}")
+    Args:
+        node: the `hydra` node of a composed config.
+        plugins: the root's `plugins`.
 
-    def stop(self) -> None:
-        if not self.found:
-            return
-        if len(self.found) == 1 and isinstance(self.found[0], RecDistillError):
-            raise self.found[0]
-        lines = [item.what if isinstance(item, RecDistillError) else item for item in self.found]
-        fixes = [item.fix for item in self.found if isinstance(item, RecDistillError)]
-        raise ConfigError(
-            lines[0] if len(lines) == 1 else f"{len(lines)} problems:\n" + "\n".join(f"  - {line}" for line in lines),
-            "the config is checked as a whole before any data are read",
-            "; ".join(fixes) or "mend the keys named above; recdistill explain GROUP=NAME lists what there is",
-        )
-
-
-def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """Words that name the legal name closest to a wrong one; empty if none is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _plain(config: DictConfig, problems: _Problems) -> dict[str, Any]:
-    missing = sorted(OmegaConf.missing_keys(config))
-    for key in missing:
-        problems.add(key, f"needs a value: {key}=...")
+    Raises:
+        ConfigError: a class is neither Hydra's nor Python's logging nor ours nor a plugin's.
+    """
+    problems = Problems()
+    plain = OmegaConf.to_container(node, resolve=False)
+    names = _plugin_names(plugins)
+    for path, target in _targets(plain, "hydra", keys=("_target_", "class", "()")):
+        if not _is_within(target, [*HYDRA_OWN, *names]):
+            problems.add(path, f"{target!r} is outside Hydra, recdistill and the plugins {names[:-1]}", _ADD_PLUGIN)
+    for path, text in _walk(plain, "hydra"):
+        if isinstance(text, str) and text.startswith("ext://") and not text.startswith("ext://sys."):
+            problems.add(path, f"{text!r} would import a module")
     problems.stop()
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
-def _targets(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield path, node["_target_"]
-        for key, inner in node.items():
-            yield from _targets(inner, f"{path}.{key}" if path else str(key))
+def _plugin_names(plugins: Any) -> list[str]:
+    return [*(plugins if isinstance(plugins, list) else []), "recdistill"]
 
 
-def _skeleton(plain: dict[str, Any], problems: _Problems) -> RunConfig | None:
-    """The typed root; each section is checked on its own so that all problems are found."""
-    known = {f.name for f in fields(RunConfig)}
-    good: dict[str, Any] = {}
-    for key, value in plain.items():
-        if key not in known:
-            problems.add(key, f"no such key{nearest(key, known)}")
-            continue
-        try:
-            OmegaConf.merge(OmegaConf.structured(RunConfig), {key: value})
-            good[key] = value
-        except OmegaConfBaseException as error:
-            problems.add(error.full_key or key, _first_line(error))
+def _is_within(target: Any, packages: list[str]) -> bool:
+    return isinstance(target, str) and any(f"{target}.".startswith(f"{name}.") for name in packages)
+
+
+def _refuse_foreign(node: Any, path: str, plugins: Any, problems: Problems) -> None:
+    """Nothing foreign is ever imported: stop at a `_target_` that is neither ours nor a plugin's."""
+    names = _plugin_names(plugins)
+    for where, target in _targets(node, path):
+        if not _is_within(target, names):
+            problems.add(where, f"_target_ {target!r} is outside recdistill and the plugins {names[:-1]}", _ADD_PLUGIN)
+    problems.stop()
+
+
+_ADD_PLUGIN = "choose one of recdistill's, or, if you trust the package, name it: plugins=[PACKAGE]"
+
+
+def _plain(config: DictConfig, problems: Problems) -> dict[str, Any]:
+    """Plain values, with interpolations resolved and no value missing."""
     try:
-        made = cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), good)))
+        for key in sorted(OmegaConf.missing_keys(config)):
+            problems.add(key, f"needs a value: {key}=...", f"add {key}=...")
+        problems.stop()
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         problems.add(error.full_key or "config", _first_line(error))
+    problems.stop()
+    raise AssertionError("stop raises")
+
+
+def _walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every mapping, list and value of a tree, with its path."""
+    yield path, node
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in inner:
+        yield from _walk(value, f"{path}.{key}" if path else str(key))
+
+
+def _targets(node: Any, path: str = "", keys: tuple[str, ...] = ("_target_",)) -> Iterator[tuple[str, Any]]:
+    for where, inner in _walk(node, path):
+        if isinstance(inner, dict):
+            yield from ((where, inner[key]) for key in keys if key in inner)
+
+
+def _typed(schema: type[T], node: Any, path: str, problems: Problems) -> T | None:
+    """A typed section; each key is converted on its own so that all problems are found."""
+    good = _good(schema, {} if node is None else node, path, problems)
+    if good is None:
+        return None
+    return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), good)))
+
+
+def _good(schema: type[Any], node: Any, path: str, problems: Problems) -> dict[str, Any] | None:
+    """The keys of a section whose values have the right type; None if it is no mapping."""
+    if not isinstance(node, dict):
+        problems.add(path, f"{node!r} is not a mapping of settings")
+        return None
+    hints = typing.get_type_hints(schema)
+    good: dict[str, Any] = {}
+    for key, value in node.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in hints:
+            problems.add(where, f"no such key{nearest(str(key), hints)}")
+        elif is_dataclass(hints[key]):
+            good[key] = _good(hints[key], value, where, problems) or {}
+        else:
+            try:
+                OmegaConf.merge(OmegaConf.structured(schema), {key: value})
+                good[key] = value
+            except OmegaConfBaseException as error:
+                problems.add(where, _first_line(error))
+    return good
+
+
+def _skeleton(plain: dict[str, Any], problems: Problems) -> RunConfig | None:
+    """The typed root."""
+    made = _typed(RunConfig, plain, "", problems)
+    if made is None:
         return None
     sections: dict[str, Callable[[], None]] = {
         "trainer": made.trainer.check,
@@ -147,8 +196,9 @@ def _skeleton(plain: dict[str, Any], problems: _Problems) -> RunConfig | None:
     }
     for path, section in sections.items():
         _try(section, path, problems)
-    if made.threads < 1:
-        problems.add("threads", f"threads={made.threads} must be >= 1")
+    for key, value, least in (("seed", made.seed, 0), ("threads", made.threads, 1)):
+        if value < least:
+            problems.add(key, f"{key}={value} must be >= {least}")
     return made
 
 
@@ -156,12 +206,13 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n")[0]
 
 
-def _try(make: Callable[[], T], path: str, problems: _Problems) -> T | None:
+def _try(make: Callable[[], T], path: str, problems: Problems) -> T | None:
     """Run a constructor; what it says about its settings becomes a problem at `path`."""
     try:
         return make()
-    except SettingsError as error:  # names the key itself
-        problems.found.append(f"{path}.{error.what} ({error.why})")
+    except SettingsError as error:  # names the key as the constructor spells it
+        fix = error.fix.removeprefix("set ")
+        problems.found.append(SettingsError(f"{path}.{error.what}", error.why, f"set {path}.{fix}"))
     except RecDistillError as error:
         problems.found.append(error)
     except (TypeError, ValueError) as error:
@@ -169,7 +220,7 @@ def _try(make: Callable[[], T], path: str, problems: _Problems) -> T | None:
     return None
 
 
-def _component(node: Any, path: str, base: Callable[..., T], problems: _Problems) -> T | None:
+def _component(node: Any, path: str, base: Callable[..., T], problems: Problems) -> T | None:
     """Construct the component of a `_target_` node, with nested components first."""
     if not isinstance(node, dict) or "_target_" not in node:
         problems.add(path, "has no _target_; choose a member of the group")
@@ -181,23 +232,30 @@ def _component(node: Any, path: str, base: Callable[..., T], problems: _Problems
         problems.add(path, f"{node['_target_']} is not a {cast(type, base).__name__}")
         return None
     before = len(problems.found)
+    hints = typing.get_type_hints(cls.__init__)
     settings: dict[str, Any] = {}
     for key, value in node.items():
         if key == "_target_":
             continue
         if isinstance(value, dict) and "_target_" in value:
-            value = _component(value, f"{path}.{key}", object, problems)
-        settings[key] = value
+            kind = hints.get(key)
+            made = _component(value, f"{path}.{key}", kind if isinstance(kind, type) else object, problems)
+            settings[key] = _BROKEN if made is None else made
+        else:
+            settings[key] = value
     _bind(cls, settings, path, problems)
     return cast(T | None, _try(lambda: cls(**settings), path, problems)) if len(problems.found) == before else None
 
 
-def _class(target: str, path: str, problems: _Problems) -> type[Any] | None:
+_BROKEN = object()  # stands for a nested component whose problems were already noted
+
+
+def _class(target: str, path: str, problems: Problems) -> type[Any] | None:
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        problems.add(path, f"_target_ {target} cannot be imported: {error}")
+    except Exception as error:  # a user's own module may raise anything while it is imported
+        problems.add(path, f"_target_ {target} cannot be imported: {type(error).__name__}: {error}")
         return None
     if not isinstance(found, type):
         problems.add(path, f"_target_ {target} is not a class")
@@ -205,7 +263,7 @@ def _class(target: str, path: str, problems: _Problems) -> type[Any] | None:
     return found
 
 
-def _bind(cls: type[Any], settings: dict[str, Any], path: str, problems: _Problems) -> None:
+def _bind(cls: type[Any], settings: dict[str, Any], path: str, problems: Problems) -> None:
     """Compare keys and types with the constructor's signature."""
     signature = inspect.signature(cls).parameters
     parameters = {name: p for name, p in signature.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
@@ -213,7 +271,7 @@ def _bind(cls: type[Any], settings: dict[str, Any], path: str, problems: _Proble
     for key, value in settings.items():
         if key not in parameters:
             problems.add(f"{path}.{key}", f"{cls.__name__} has no setting {key}{nearest(key, parameters)}")
-        elif not _fits(value, hints.get(key, Any)):
+        elif value is not _BROKEN and not _fits(value, hints.get(key, Any)):
             problems.add(f"{path}.{key}", f"{value!r} is not of type {_type_name(hints[key])}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in settings:
@@ -235,7 +293,7 @@ def _type_name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
-def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problems: _Problems) -> Recipe | None:
+def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problems: Problems) -> Recipe | None:
     """A model with its role's keys."""
     node = dict(node or {})
     role_settings = {key: node.pop(key) for key in ROLE_KEYS if key in node}
@@ -244,6 +302,7 @@ def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problem
         if stored is None:
             return None
         inner = stored.description["model"]
+        _refuse_foreign(inner, f"{path}.run", skeleton.plugins if skeleton else [], problems)
         model = _component(inner, path, Recommender, problems)
         folder: Path | None = stored.folder
     else:
@@ -265,14 +324,10 @@ def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problem
     return Recipe(role, inner, lambda: cls(**arguments), settings, seed, checkpoints, folder)
 
 
-def _trainer(node: Any, path: str, problems: _Problems) -> TrainerConfig | None:
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(TrainerConfig), node or {})
-    except OmegaConfBaseException as error:
-        problems.add(f"{path}.{error.full_key}" if error.full_key else path, _first_line(error))
-        return None
-    made = cast(TrainerConfig, OmegaConf.to_object(merged))
-    _try(made.check, path, problems)
+def _trainer(node: Any, path: str, problems: Problems) -> TrainerConfig | None:
+    made = _typed(TrainerConfig, node, path, problems)
+    if made is not None:
+        _try(made.check, path, problems)
     return made
 
 
@@ -280,7 +335,7 @@ def _with_trainer(recipe: Recipe, trainer: TrainerConfig) -> Recipe:
     return Recipe(recipe.role, recipe.node, recipe.make, trainer, recipe.seed)
 
 
-def _check_needs(plan: Plan, problems: _Problems) -> None:
+def _check_needs(plan: Plan, problems: Problems) -> None:
     """The distiller's requires against the teachers' provides, and the depth of the soft labels."""
     distiller = plan.distiller
     name = type(distiller).__name__

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from recdistill import __version__
-from recdistill.errors import RecDistillError
+from recdistill.errors import ConfigError, RecDistillError, nearest
 
 VERBS = {
     "train": "run an experiment: recdistill train [GROUP=NAME] [KEY=VALUE] [-m]",
@@ -67,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(verb: str, words: list[str]) -> int:
+    if verb in ("-sc", "--shell-completion"):
+        from recdistill.commands.completion import completion
+
+        return completion(words, tuple(VERBS))
     if verb == "train":
         # Read once, when torch loads: passive waits keep several threads usable on a shared machine, and huge pages
         # halve the price of fresh buffers.
@@ -87,13 +91,8 @@ def _dispatch(verb: str, words: list[str]) -> int:
         from recdistill.commands.doctor import doctor
 
         return doctor(words)
-    import difflib
-
-    from recdistill.errors import ConfigError
-
-    close = difflib.get_close_matches(verb, VERBS, n=1)
     raise ConfigError(
-        f"there is no verb {verb!r}" + (f"; did you mean {close[0]}?" if close else ""),
+        f"there is no verb {verb}{nearest(verb, VERBS)}",
         f"recdistill knows {', '.join(VERBS)}",
         "recdistill --help",
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class RecDistillError(Exception):
     """An error that a user can act on; the command line prints its three lines without a traceback.
@@ -74,3 +77,41 @@ def require(claim: bool, setting: str, value: object, limit: str) -> None:
             f"{setting} must be {limit}",
             f"set {setting} to a value that is {limit}",
         )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Words that name the legal name closest to a wrong one; empty if none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+class Problems:
+    """What is off with a user's words, collected so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.found: list[RecDistillError] = []
+
+    def add(self, path: str, text: str, fix: str = "") -> None:
+        """Note a problem of one key."""
+        self.found.append(
+            ConfigError(
+                f"{path}: {text}",
+                "the config is checked as a whole before any data are read",
+                fix or "mend the keys named above; recdistill explain GROUP=NAME lists what there is",
+            )
+        )
+
+    def stop(self) -> None:
+        """Raise what was found, if anything.
+
+        Raises:
+            RecDistillError: the only problem, or a ConfigError with one line for each.
+        """
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            limits = [f" ({error.why})" if isinstance(error, SettingsError) else "" for error in self.found]
+            lines = "".join(f"\n  - {error.what}{limit}" for error, limit in zip(self.found, limits, strict=True))
+            fixes = dict.fromkeys(error.fix for error in self.found)
+            raise ConfigError(f"{len(self.found)} problems:{lines}", self.found[0].why, "; ".join(fixes))

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recdistill.commands.conf import GROUPS, conf_folder, first_comment, members
-from recdistill.errors import ConfigError
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Words that name the legal name closest to a wrong one; empty if none is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+from recdistill.errors import ConfigError, nearest
 
 
 def list_choices(words: Sequence[str]) -> int:
