@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,7 +11,8 @@ from torch.nn import functional
 from recdistill.errors import ShapeError
 
 
-CACHE_BYTES = 1 << 23
+CACHE_BYTES = 6 << 20
+DEVICE_BYTES = 1 << 28
 
 
 def weighted_mean(value: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -229,3 +232,77 @@ def catalogue_log_mass(
 def _mass(user_vectors: Tensor, item_vectors: Tensor, row: Tensor | None, column: Tensor | None, budget: int) -> Tensor:
     mass: Tensor = _CatalogueLogMass.apply(user_vectors, item_vectors, row, column, budget)  # type: ignore[no-untyped-call]  # torch's apply has no types
     return mass
+
+
+class _Carry(torch.autograd.Function):
+    """A zero whose gradients are known beforehand: it carries them to two tensors, scaled by what comes back."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, first: Tensor, second: Tensor, to_first: Tensor, to_second: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(to_first, to_second)
+        return first.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        to_first, to_second = ctx.saved_tensors  # type: ignore[attr-defined]  # set by torch
+        return gradient * to_first, gradient * to_second, None, None
+
+
+Head = Callable[[Tensor, slice], Tensor]
+
+
+def catalogue_loss(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    head: Head,
+    row: Tensor | None = None,
+    column: Tensor | None = None,
+    *,
+    chunk: int | None = None,
+) -> Tensor:
+    """A loss of each row's log sum_i exp(<user, item_i>) over the catalogue, some (row, item) entries left out.
+
+    One pass over chunks of rows: scores, exp, and at once both products of the gradient, since `head` tells how the
+    loss depends on a row's mass. No scores are kept or computed again; one chunk is the only memory.
+
+    Args:
+        user_vectors: [B, d].
+        item_vectors: [I, d].
+        head: takes masses [b] (logits; -inf where all of a row is left out) and the slice of rows they belong to, and
+            returns the sum of those rows' losses. What else it depends on gets its gradient the usual way.
+        row: [n] positions in 0..B-1 of left-out entries, in any order; a value of B or more is padding.
+        column: [n] the items left out.
+        chunk: rows per product (None: by memory; on the CPU what fits the cache).
+
+    Shapes:
+        Returns: scalar, head's sum over all rows.
+    """
+    n_rows, row_bytes = len(user_vectors), 4 * max(len(item_vectors), 1)
+    # On the CPU the passes over a chunk that fits the cache cost a third of the same passes over memory.
+    fits = CACHE_BYTES if user_vectors.device.type == "cpu" else DEVICE_BYTES
+    chunk = chunk or max(1, min(n_rows, fits // row_bytes))
+    users, items = user_vectors.detach(), item_vectors.detach()
+    with_one = torch.cat([items, items.new_ones(len(items), 1)], 1)  # its last column sums a row's exponentials
+    to_users, to_items, masses = torch.empty_like(users), torch.zeros_like(items), []
+    for first in range(0, n_rows, chunk):
+        rows = slice(first, min(first + chunk, n_rows))
+        inside = None if row is None else torch.where(row >= first, row - first, n_rows)
+        share, peak = _exponentials(users[rows], items, inside, column)
+        mixed = share @ with_one
+        mass = mixed[:, -1].log() + peak
+        pull = _slope(head, mass, rows) / mixed[:, -1].clamp(min=torch.finfo(mixed.dtype).tiny)
+        to_users[rows] = mixed[:, :-1] * pull.unsqueeze(1)
+        to_items.addmm_(share.T, users[rows] * pull.unsqueeze(1))
+        masses.append(mass)
+    carried: Tensor = _Carry.apply(user_vectors, item_vectors, to_users, to_items)  # type: ignore[no-untyped-call]  # torch's apply has no types
+    return head(torch.cat(masses), slice(0, n_rows)) + carried
+
+
+def _slope(head: Head, mass: Tensor, rows: slice) -> Tensor:
+    """d head / d mass [b]; 0 where a row has no mass."""
+    with torch.enable_grad():
+        point = mass.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(head(point, rows), point)
+    return torch.where(mass > -torch.inf, slope, torch.zeros_like(slope))

@@ -34,7 +34,7 @@ def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
         dataset = load(plan.source, data=Path(config.paths.data), cache=cache, groups=config.evaluation.groups, say=say)
         say(stages.dataset_line(dataset))
         evaluator = stages.make_evaluator(plan, dataset, runtime)
-    stage = stages.Stage(dataset, evaluator, runtime, cache, bars)
+    stage = stages.Stage(dataset, evaluator, runtime, cache, folder, bars)
     with clock("teacher"):
         teachers = {name: stages.alone(stage, recipe, name) for name, recipe in plan.teachers.items()}
     with clock("soft_labels"):
@@ -45,4 +45,4 @@ def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
         student, history = stages.distilled(stage, plan, knowledge)
     with clock("evaluation"):
         models = stages.evaluated(stage, plan, teachers, scratch, student, history)
-    return stages.recorded(stage, plan, folder, models, teachers, knowledge, student, history, clock)
+    return stages.recorded(stage, plan, models, teachers, knowledge, student, history, clock)

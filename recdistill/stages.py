@@ -45,6 +45,7 @@ class Stage:
     evaluator: Evaluator
     runtime: Runtime
     cache: Path
+    folder: Path
     bars: bool
 
 
@@ -153,6 +154,7 @@ def distilled(stage: Stage, plan: Plan, knowledge: Knowledge) -> tuple[Recommend
             device=device,
             validate=stage.evaluator.validate,
             on_epoch=on_epoch,
+            checkpoint=stage.folder / "checkpoint.safetensors",
         )
     return student, done
 
@@ -211,7 +213,6 @@ def _record(stage: Stage, model: Recommender, about: dict[str, Any]) -> ModelRec
 def recorded(
     stage: Stage,
     plan: Plan,
-    folder: Path,
     models: dict[str, ModelRecord],
     teachers: dict[str, TrainedModel],
     knowledge: Knowledge,
@@ -220,14 +221,14 @@ def recorded(
     clock: Clock,
 ) -> dict[str, Any]:
     """Write the files of the run folder; results.json comes last."""
-    dataset, runtime = stage.dataset, stage.runtime
+    dataset, runtime, folder = stage.dataset, stage.runtime, stage.folder
     write_csv(folder / "history.csv", history.history)
     write_tables(folder, models, dataset.user_ids, dataset.item_ids)
     key = _write_student(folder, plan, stage, student, history, clock)
     models["student"] = replace(models["student"], about={**models["student"].about, "key": key})
     write_json(folder / "env.json", environment())
     config = asdict(plan.config)
-    return write_results(
+    results = write_results(
         folder,
         models,
         {
@@ -250,15 +251,24 @@ def recorded(
                 "n_valid": len(dataset.valid),
                 "n_test": len(dataset.test),
             },
+            "config": config,
             "distillation": _distillation(plan, models),
             "definitions": DEFINITIONS,
             "fingerprints": {
-                "config": key_of({key: value for key, value in config.items() if key not in ("paths", "device")}),
+                "config": config_fingerprint(plan),
                 "teacher": {name: model.key for name, model in teachers.items()},
                 "soft_labels": {name: one.last.key for name, one in knowledge.teachers.items()},
             },
         },
     )
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return results
+
+
+def config_fingerprint(plan: Plan) -> str:
+    """A hash of everything in the config that shapes a result."""
+    config = asdict(plan.config)
+    return key_of({key: value for key, value in config.items() if key not in ("paths", "device", "plugins")})
 
 
 def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender, history: Fit, clock: Clock) -> str:

@@ -109,7 +109,9 @@ class RRD(Distiller):
             kept_row = torch.arange(len(user), device=user.device).unsqueeze(1).expand_as(kept)
             kept_row = torch.where(valid, kept_row, len(user))
             row, item = torch.cat([row, kept_row.flatten()]), torch.cat([item, kept.flatten()])
-            loss = plackett_luce(score, scorer.log_mass(user, row, item), valid, weight)
+            loss = scorer.catalogue_loss(
+                user, lambda rest, rows: plackett_luce(score[rows], rest, valid[rows], weight[rows]), row, item
+            )
         return {"rrd": self.weight * loss}
 
 

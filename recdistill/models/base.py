@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from recdistill.losses import bpr, catalogue_log_mass, distinct
+from recdistill.losses import Head, bpr, catalogue_loss, distinct
 from recdistill.types import Batch, Interactions
 
 
@@ -26,19 +26,22 @@ class Scorer(ABC):
     def all_scores(self, user: Tensor) -> Tensor:
         """[B] users to [B, I] scores."""
 
-    def log_mass(self, user: Tensor, row: Tensor | None = None, item: Tensor | None = None) -> Tensor:
-        """Log sum_i exp(score) over the catalogue, without the (row, item) pairs given.
+    def catalogue_loss(
+        self, user: Tensor, head: Head, row: Tensor | None = None, item: Tensor | None = None
+    ) -> Tensor:
+        """A loss of log sum_i exp(score) over the catalogue, without the (row, item) pairs given.
 
         Shapes:
-            user: [B]. row: [n] positions in `user` (B or more: padding). item: [n]. Returns: [B].
+            user: [B]. head: masses [b] and their slice of rows to the sum of those rows' losses. row: [n] positions
+            in `user` (B or more: padding). item: [n]. Returns: scalar.
         """
         score = self.all_scores(user)
-        if row is None or item is None:
-            return score.logsumexp(1)
-        left_out = torch.zeros(score.numel() + 1, dtype=torch.bool, device=score.device)
-        slot = torch.where(row < len(user), row * score.shape[1] + item, score.numel())
-        left_out.index_fill_(0, slot, True)
-        return score.masked_fill(left_out[:-1].view_as(score), torch.finfo(score.dtype).min).logsumexp(1)
+        if row is not None and item is not None:
+            left_out = torch.zeros(score.numel() + 1, dtype=torch.bool, device=score.device)
+            slot = torch.where(row < len(user), row * score.shape[1] + item, score.numel())
+            left_out.index_fill_(0, slot, True)
+            score = score.masked_fill(left_out[:-1].view_as(score), torch.finfo(score.dtype).min)
+        return head(score.logsumexp(1), slice(0, len(user)))
 
 
 class InnerProductScorer(Scorer):
@@ -62,9 +65,11 @@ class InnerProductScorer(Scorer):
         """One matrix product."""
         return self.user_vectors[user] @ self.item_vectors.T
 
-    def log_mass(self, user: Tensor, row: Tensor | None = None, item: Tensor | None = None) -> Tensor:
-        """One chunked product; see `catalogue_log_mass` for cost and memory."""
-        return catalogue_log_mass(nn.functional.embedding(user, self.user_vectors), self.item_vectors, row, item)
+    def catalogue_loss(
+        self, user: Tensor, head: Head, row: Tensor | None = None, item: Tensor | None = None
+    ) -> Tensor:
+        """One pass in chunks; see `recdistill.losses.catalogue_loss` for cost and memory."""
+        return catalogue_loss(nn.functional.embedding(user, self.user_vectors), self.item_vectors, head, row, item)
 
 
 class Recommender(nn.Module, ABC):
@@ -116,7 +121,8 @@ def own_loss(kind: str, scorer: Scorer, batch: Batch) -> Tensor:
         score = scorer.pair_scores(batch.user, torch.cat([positive, batch.negative], 1))
         return bpr(score[:, 0], score[:, 1:])
     user, weight = distinct(batch.user, per_row=True)
-    return (weight * scorer.log_mass(user)).sum() - scorer.pair_scores(batch.user, positive).mean()
+    mass = scorer.catalogue_loss(user, lambda mass, rows: (weight[rows] * mass).sum())
+    return mass - scorer.pair_scores(batch.user, positive).mean()
 
 
 LOSSES = ("bpr", "softmax")
