@@ -44,7 +44,7 @@ def teacher(interactions: Interactions) -> MF:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     scorer = model.scorer()
     for _ in range(30):
-        loss = scorer.log_mass(interactions.user).mean()
+        loss = scorer.all_scores(interactions.user).logsumexp(1).mean()
         loss = loss - scorer.pair_scores(interactions.user, interactions.item.unsqueeze(1)).mean()
         optimizer.zero_grad()
         loss.backward()

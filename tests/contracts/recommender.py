@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch import Tensor
 
 from contracts import toys
 from recdistill.errors import SettingsError
@@ -53,16 +54,31 @@ class RecommenderContract:
                 scorer.all_scores(user).contiguous().fill_(-torch.inf)
                 assert scorer.all_scores(user).equal(before)
 
-    def test_log_mass_is_the_logsumexp_of_all_scores(self) -> None:
-        scorer, user = self.prepared().scorer(), torch.tensor([1, 1, 8])
-        torch.testing.assert_close(scorer.log_mass(user), scorer.all_scores(user).logsumexp(1), rtol=1e-5, atol=1e-5)
+    def test_a_catalogue_loss_and_its_gradient_are_those_of_the_logsumexp_of_all_scores(self) -> None:
+        user, share = torch.tensor([1, 1, 8]), torch.tensor([0.2, 0.5, 1.5])
+        self.same_loss_and_gradient(user, share, None, None)
 
-    def test_log_mass_leaves_out_the_pairs_named_and_ignores_padding(self) -> None:
-        scorer, user = self.prepared().scorer(), torch.tensor([1, 5, 8])
+    def test_a_catalogue_loss_leaves_out_the_pairs_named_and_ignores_padding(self) -> None:
+        user, share = torch.tensor([1, 5, 8]), torch.tensor([0.2, 0.5, 1.5])
         row, item = torch.tensor([0, 2, 2, 3, 9]), torch.tensor([4, 0, 16, 1, 2])
-        score = scorer.all_scores(user).detach().clone()
-        score[0, 4] = score[2, 0] = score[2, 16] = -torch.inf
-        torch.testing.assert_close(scorer.log_mass(user, row, item), score.logsumexp(1), rtol=1e-5, atol=1e-5)
+        self.same_loss_and_gradient(user, share, row, item)
+
+    def same_loss_and_gradient(self, user: Tensor, share: Tensor, row: Tensor | None, item: Tensor | None) -> None:
+        """The loss sum of share * mass^2, by `catalogue_loss` and by hand."""
+        one, other = self.prepared(), self.prepared()
+        found = one.scorer().catalogue_loss(user, lambda mass, rows: (share[rows] * mass.square()).sum(), row, item)
+        score = other.scorer().all_scores(user)
+        if row is not None and item is not None:
+            left_out = torch.zeros_like(score, dtype=torch.bool)
+            left_out[row[row < len(user)], item[row < len(user)]] = True
+            score = score.masked_fill(left_out, -torch.inf)
+        expected = (share * score.logsumexp(1).square()).sum()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        if one.trainable:
+            found.backward()
+            expected.backward()
+            for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+                torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
 
     def test_the_scores_are_the_inner_products_of_the_vectors_where_there_are_vectors(self) -> None:
         model = self.prepared()

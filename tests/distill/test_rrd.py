@@ -104,6 +104,23 @@ def test_the_term_with_drawn_others_below_equals_a_slow_loop(draw: str) -> None:
     assert found.item() == pytest.approx(sum(losses) / len(losses), rel=1e-6)
 
 
+def test_the_gradient_with_all_others_below_is_that_of_the_plain_formula() -> None:
+    student, twin, batch = (*(toys.model(seed=7).double() for _ in range(2)), toys.batch())
+    distiller = started(student, weight=1.0, interesting=4, depth=8)
+    distiller(student.scorer(), batch)["rrd"].backward()
+    score, seen = twin.scorer().all_scores(torch.arange(toys.N_USERS)), seen_items()
+    users = sorted(set(batch.user.tolist()))
+    total = score.new_zeros(())
+    for user in users:
+        kept = distiller.kept[user][distiller.kept_valid[user]]
+        rest = sorted(set(range(toys.N_ITEMS)) - seen[user] - set(kept.tolist()))
+        for k in range(len(kept)):
+            total = total + torch.cat([score[user, kept[k:]], score[user, rest]]).logsumexp(0) - score[user, kept[k]]
+    (total / len(users)).backward()
+    for mine, theirs in zip(student.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-6, atol=1e-8)
+
+
 def test_nothing_that_is_seen_or_in_the_teachers_list_is_drawn_as_uninteresting() -> None:
     student, labels, seen = toys.model(), toys.knowledge().one(), seen_items()
     for seed in range(5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -59,10 +60,14 @@ class Curriculum(Distiller):
             stage = self.stage[user, t]
             item, inside = lists[stage, user], valid[stage, user]
             row = torch.arange(len(user), device=user.device).unsqueeze(1).expand_as(item)
-            row = torch.where(inside, row, len(user))
-            rest = scorer.log_mass(user, row.flatten(), item.flatten())
-            terms[f"teacher{t}"] = self.weight * plackett_luce(scorer.pair_scores(user, item), rest, inside, share)
+            row = torch.where(inside, row, len(user)).flatten()
+            head = partial(_above, score=scorer.pair_scores(user, item), valid=inside, share=share)
+            terms[f"teacher{t}"] = self.weight * scorer.catalogue_loss(user, head, row, item.flatten())
         return terms
 
     def to_record(self) -> dict[str, float]:
         return {"mean_stage": float(self.stage.double().mean())}
+
+
+def _above(rest: Tensor, rows: slice, *, score: Tensor, valid: Tensor, share: Tensor) -> Tensor:
+    return plackett_luce(score[rows], rest, valid[rows], share[rows])
