@@ -56,6 +56,18 @@ class Source:
             )
         return table
 
+    def fetched(self, file: Path, read: Callable[[Path], RawTable]) -> RawTable:
+        """The table of a file that was just fetched; one that is not the data set is removed, to be asked for again.
+
+        Raises:
+            FetchFailed: it is not the data set.
+        """
+        try:
+            return self.checked(read(file))
+        except DataError as error:
+            file.unlink(missing_ok=True)
+            raise FetchFailed(error.what) from error
+
 
 class MovieLens100K(Source):
     """MovieLens 100K: 943 users, 1,682 items, 100,000 ratings; every rating is a positive.
@@ -87,24 +99,27 @@ class MovieLens100K(Source):
         names = ("u.data", "ml-100k.inter")
         file = Path(self.path) if self.path else _find(names, self.name, data, downloads)
         if file is None:
-            file = self._fetch(data, downloads, say)
+            return self._fetch(data, downloads, say)
         return self.checked(read_table(file) if file.suffix == ".inter" else read_u_data(file))
 
-    def _fetch(self, data: Path, downloads: Path, say: Say) -> Path:
+    def _fetch(self, data: Path, downloads: Path, say: Say) -> RawTable:
         folder = downloads / self.name
         say(self.terms)
         tried = [f"nothing under {data}"]
         try:
             archive = folder / "ml-100k.zip"
             download(self.url, archive)
-            unzip_member(archive, "ml-100k/u.data", folder / "u.data")
-            return folder / "u.data"
+            try:
+                unzip_member(archive, "ml-100k/u.data", folder / "u.data")
+            finally:
+                archive.unlink()
+            return self.fetched(folder / "u.data", read_u_data)
         except FetchFailed as error:
             tried.append(str(error))
         try:
             member = "recbole/dataset_example/ml-100k/ml-100k.inter"
             from_package(self.package, member, folder / "ml-100k.inter")
-            return folder / "ml-100k.inter"
+            return self.fetched(folder / "ml-100k.inter", read_table)
         except FetchFailed as error:
             tried.append(str(error))
         raise no_source(self.name, tried, data / self.name, "u.data or ml-100k.inter")
@@ -138,6 +153,7 @@ class CiteULikeT(Source):
             try:
                 say("CiteULike-t: no licence is stated; collected for research by Wang, Chen and Li (IJCAI 2013)")
                 download(self.url, file)
+                return self.fetched(file, read_users_dat)
             except FetchFailed as error:
                 tried = [f"nothing under {data}", str(error)]
                 raise no_source(self.name, tried, data / self.name, "users.dat") from error

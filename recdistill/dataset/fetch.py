@@ -40,7 +40,7 @@ def download(url: str, target: Path) -> None:
             columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
             with temporary.open("wb") as stream, Progress(*columns, console=Console(stderr=True)) as bar:
                 task = bar.add_task(f"fetching {target.name}", total=announced or None)
-                while block := answer.read(BLOCK_BYTES):
+                while block := _read(answer, url):
                     stream.write(block)
                     received += len(block)
                     bar.update(task, completed=received)
@@ -49,6 +49,14 @@ def download(url: str, target: Path) -> None:
     except urllib.error.URLError as error:
         raise FetchFailed(f"{url}: {error.reason if hasattr(error, 'reason') else error}") from error
     except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
+        raise FetchFailed(f"{url}: {error or type(error).__name__}") from error
+
+
+def _read(answer: http.client.HTTPResponse, url: str) -> bytes:
+    """The next block; here, since a broken connection is an OSError, which `atomic` takes for a full disk."""
+    try:
+        return answer.read(BLOCK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
         raise FetchFailed(f"{url}: {error or type(error).__name__}") from error
 
 

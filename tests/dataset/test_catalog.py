@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Synthetic, table_hash
+from recdistill.dataset.readers import RawTable
+from recdistill.dataset.splits import Filter, RandomPerUser, contiguous
+from recdistill.errors import DataError, SettingsError
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the public data sets in ../shared/data")
+COMMON: dict[str, Any] = {"filter": Filter(), "split": RandomPerUser()}
+
+
+def synthetic(**settings: Any) -> Synthetic:
+    return Synthetic(**({"n_users": 80, "n_items": 50, "n_interactions": 1200} | settings), **COMMON)
+
+
+def read(source: Any, folder: Path, data: Path | None = None) -> RawTable:
+    return source.table(data or folder / "data", folder / "downloads", lambda line: None)
+
+
+def ids(*values: str) -> np.ndarray:
+    return np.array(values, dtype=object)
+
+
+@needs_shared
+def test_ml_100k_is_the_same_table_from_u_data_and_from_inter(tmp_path: Path) -> None:
+    folder = SHARED / "ml-100k" / "original"
+    for path in (folder / "u.data", folder / "recbole" / "ml-100k" / "ml-100k.inter"):
+        table = read(MovieLens100K(name="ml-100k", path=str(path), **COMMON), tmp_path)
+        assert table_hash(table) == MovieLens100K.checksum
+
+
+@needs_shared
+def test_named_data_sets_are_found_under_the_folder_of_data_sets(tmp_path: Path) -> None:
+    for source, n in (
+        (MovieLens100K(name="ml-100k", path=None, **COMMON), 100_000),
+        (CiteULikeT(name="citeulike-t", path=None, **COMMON), 134_860),
+    ):
+        assert len(read(source, tmp_path, SHARED).user_id) == n
+
+
+@needs_shared
+def test_a_fetched_file_is_found_again(tmp_path: Path) -> None:
+    (tmp_path / "downloads" / "citeulike-t").mkdir(parents=True)
+    shutil.copy(SHARED / "citeulike-t" / "original" / "users.dat", tmp_path / "downloads" / "citeulike-t")
+    assert len(read(CiteULikeT(name="citeulike-t", path=None, **COMMON), tmp_path).user_id) == 134_860
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "content"),
+    [(MovieLens100K, "u.data", "1\t2\t3\t4\n"), (MovieLens100K, "x.inter", "user\titem\n1\t2\n"),
+     (CiteULikeT, "users.dat", "1 2\n")],
+)  # fmt: skip
+def test_another_table_under_a_data_sets_name_is_an_error_that_names_both_checksums(
+    tmp_path: Path, source: Any, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(
+        DataError, match=rf"the table's SHA-256 is \w{{16}}\.\.\., not {source.checksum[:16]}"
+    ) as caught:
+        read(source(name="mine", path=str(tmp_path / name), **COMMON), tmp_path)
+    assert caught.value.what.startswith("mine:")
+    assert "dataset=file" in caught.value.fix
+    assert (tmp_path / name).exists()  # the user's own file is never removed
+
+
+def test_a_table_hash_does_not_depend_on_rows_order_or_repeats() -> None:
+    one = RawTable(ids("u", "v", "u"), ids("a", "b", "b"), timestamp=np.array([3, 2, 1]))
+    other = RawTable(ids("u", "u", "v", "u"), ids("b", "a", "b", "b"), timestamp=np.array([1, 3, 2, 9]))
+    assert table_hash(one) == table_hash(other)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RawTable(ids("u", "v"), ids("a", "a"), timestamp=np.array([3, 2])),
+        RawTable(ids("u", "w"), ids("a", "b"), timestamp=np.array([3, 2])),
+        RawTable(ids("u", "v"), ids("a", "b"), timestamp=np.array([3, 4])),
+        RawTable(ids("u", "v"), ids("a", "b")),
+    ],
+)
+def test_a_table_hash_changes_with_pairs_ids_and_times(other: RawTable) -> None:
+    assert table_hash(RawTable(ids("u", "v"), ids("a", "b"), timestamp=np.array([3, 2]))) != table_hash(other)
+
+
+def test_a_file_is_named_after_itself_and_read_with_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("who,what\na,x\nb,y\n")
+    source = File(name=None, path=str(tmp_path / "shop.csv"), user_column="who", item_column="what", **COMMON)
+    assert source.name == "shop"
+    assert read(source, tmp_path).item_id.tolist() == ["x", "y"]
+
+
+def test_a_files_signature_changes_with_size_and_columns_and_is_none_without_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+
+    def signature(user_column: str | None = None) -> Any:
+        source = File(name=None, path=str(path), user_column=user_column, item_column=None, **COMMON)
+        return source.signature(tmp_path)
+
+    assert signature() is None
+    path.write_text("user,item\na,x\n")
+    before = signature()
+    assert before == signature() != signature("item")
+    path.write_text("user,item\na,x\nb,x\n")
+    assert signature() != before
+
+
+def test_synthetic_data_have_the_stated_size_and_enough_items_per_user(tmp_path: Path) -> None:
+    pairs = contiguous(read(synthetic(n_interactions=800), tmp_path))
+    assert len(pairs.user) == pytest.approx(800, rel=0.1)
+    assert len(pairs.user_ids) == 80
+    assert np.bincount(pairs.user).min() >= 5
+
+
+def test_synthetic_data_are_made_by_their_settings(tmp_path: Path) -> None:
+    assert table_hash(read(synthetic(), tmp_path)) == table_hash(read(synthetic(), tmp_path))
+    assert table_hash(read(synthetic(), tmp_path)) != table_hash(read(synthetic(seed=1), tmp_path))
+    assert synthetic().signature(tmp_path) != synthetic(seed=1).signature(tmp_path)
+
+
+def test_the_planted_popularity_bias_makes_some_items_popular(tmp_path: Path) -> None:
+    def share_of_the_top_fifth(popularity: float) -> float:
+        count = np.bincount(contiguous(read(synthetic(popularity=popularity), tmp_path)).item, minlength=50)
+        return float(np.sort(count)[::-1][:10].sum() / count.sum())
+
+    assert share_of_the_top_fifth(3.0) > share_of_the_top_fifth(0.0) + 0.15
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("n_users", 0), ("n_items", 0), ("n_interactions", 4001), ("rank", 0), ("taste", -1.0), ("popularity", -0.1)],
+)
+def test_a_setting_of_synthetic_data_out_of_range_is_named(setting: str, value: float) -> None:
+    with pytest.raises(SettingsError, match=f"{setting}={value}"):
+        synthetic(**{setting: value})

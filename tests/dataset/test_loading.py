@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from recdistill.dataset.catalog import CiteULikeT, File, Say, Synthetic
+from recdistill.dataset.loading import load
+from recdistill.dataset.readers import RawTable
+from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.errors import DataError, SettingsError
+from recdistill.types import Dataset
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the public data sets in ../shared/data")
+
+
+class Counted(Synthetic):
+    """Synthetic data that count how often they are made."""
+
+    made = 0
+
+    def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
+        self.made += 1
+        return super().table(data, downloads, say)
+
+
+def counted(**settings: Any) -> Counted:
+    common: dict[str, Any] = {"filter": Filter(), "split": RandomPerUser()}
+    return Counted(n_users=20, n_items=30, n_interactions=200, **(common | settings))
+
+
+def opened(source: Any, folder: Path, groups: int = 2, say: Say = lambda line: None) -> Dataset:
+    return load(source, data=folder / "data", cache=folder / "cache", groups=groups, say=say)
+
+
+def csv(folder: Path, rows: str, **settings: Any) -> File:
+    (folder / "mine.csv").write_text("user,item\n" + rows)
+    common: dict[str, Any] = {"filter": Filter(), "split": RandomPerUser()}
+    return File(name=None, path=str(folder / "mine.csv"), user_column=None, item_column=None, **(common | settings))
+
+
+def pairs(part: Any) -> list[tuple[int, int]]:
+    return list(zip(part.user.tolist(), part.item.tolist(), strict=True))
+
+
+def assert_same(one: Dataset, other: Dataset) -> None:
+    assert one.fingerprint == other.fingerprint
+    for part in ("train", "valid", "test"):
+        assert pairs(getattr(one, part)) == pairs(getattr(other, part))
+    assert one.user_ids.tolist() == other.user_ids.tolist()
+    assert one.item_ids.tolist() == other.item_ids.tolist()
+
+
+@needs_shared
+def test_citeulike_t_of_users_with_five_items_has_the_size_that_the_papers_give(tmp_path: Path) -> None:
+    source = CiteULikeT(name="citeulike-t", path=None, filter=Filter(user_min=5), split=RandomPerUser())
+    found = load(source, data=SHARED, cache=tmp_path, groups=2, say=lambda line: None)
+    assert (found.train.n_users, found.train.n_items) == (5_219, 25_181)
+    assert len(found.train) + len(found.valid) + len(found.test) == 125_580
+
+
+def test_a_data_set_has_its_parts_ids_counts_and_groups(tmp_path: Path) -> None:
+    rows = [(f"u{user}", f"i{(user + step) % 7}") for user in range(4) for step in range(5)]
+    found = opened(csv(tmp_path, "\n".join(",".join(row) for row in rows)), tmp_path)
+    named = [
+        (found.user_ids[user], found.item_ids[item])
+        for part in (found.train, found.valid, found.test)
+        for user, item in pairs(part)
+    ]
+    assert sorted(named) == sorted(rows)
+    assert [len(part) for part in (found.train, found.valid, found.test)] == [12, 4, 4]
+    assert pairs(found.train) == sorted(pairs(found.train))
+    assert found.popularity.tolist() == [
+        sum(i == item for _, i in pairs(found.train)) for item in range(found.train.n_items)
+    ]
+    assert set(found.group.tolist()) == {0, 1}
+    assert found.training_view() is found.train
+
+
+def test_a_second_load_reads_from_the_cache(tmp_path: Path) -> None:
+    source = counted()
+    first = opened(source, tmp_path)
+    assert_same(first, opened(source, tmp_path))
+    assert_same(first, opened(counted(), tmp_path))
+    assert source.made == 1
+
+
+def test_another_number_of_groups_uses_the_same_stored_data_set(tmp_path: Path) -> None:
+    source = counted()
+    opened(source, tmp_path)
+    assert set(opened(source, tmp_path, groups=3).group.tolist()) == {0, 1, 2}
+    assert source.made == 1
+
+
+@pytest.mark.parametrize("name", ["train.npy", "test.npy", "valid.parquet", "users.parquet"])
+def test_a_stored_file_cut_short_or_gone_is_found_and_made_again(tmp_path: Path, name: str) -> None:
+    source = counted()
+    first = opened(source, tmp_path)
+    stored = first.folder / name
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:-1])
+    assert_same(first, opened(source, tmp_path))
+    assert stored.read_bytes() == whole
+    stored.unlink()
+    assert_same(first, opened(source, tmp_path))
+    assert source.made == 3
+
+
+def test_another_filter_or_split_is_another_data_set(tmp_path: Path) -> None:
+    fingerprints = {
+        opened(source, tmp_path).fingerprint
+        for source in (
+            counted(),
+            counted(filter=Filter(user_min=2)),
+            counted(split=RandomPerUser(seed=1)),
+            counted(seed=1),
+        )
+    }
+    assert len(fingerprints) == 4
+
+
+def test_the_order_of_a_files_rows_is_irrelevant(tmp_path: Path) -> None:
+    rows = [f"{user},{item}" for user in range(5) for item in range(user, user + 6)]
+    first = opened(csv(tmp_path, "\n".join(rows)), tmp_path)
+    assert_same(first, opened(csv(tmp_path, "\n".join(rows[::-1] + rows[:4])), tmp_path))
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    rows = [f"{user},{item}" for user in range(5) for item in range(6)]
+    first = opened(csv(tmp_path, "\n".join(rows)), tmp_path)
+    second = opened(csv(tmp_path, "\n".join([*rows, "5,0", "5,1"])), tmp_path)
+    assert (first.train.n_users, second.train.n_users) == (5, 6)
+
+
+def test_the_stored_parts_can_be_read_with_the_original_ids(tmp_path: Path) -> None:
+    found = opened(csv(tmp_path, "\n".join(f"u{user},i{item}" for user in range(3) for item in range(4))), tmp_path)
+    frame = pd.read_parquet(found.folder / "test.parquet")
+    expected = [(found.user_ids[user], found.item_ids[item]) for user, item in pairs(found.test)]
+    assert list(frame.itertuples(index=False, name=None)) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ("a,1\na,2\na,3\n", "has 1 user"),
+        ("a,1\nb,1\nc,1\n", "has 1 item"),
+        ("a,1\na,2\nb,1\n", "has no valid interactions after the split"),
+    ],
+)
+def test_a_table_that_nothing_can_be_learned_from_is_an_error(tmp_path: Path, rows: str, what: str) -> None:
+    for _ in range(2):  # a failure stores nothing that a second try would take for the data set
+        with pytest.raises(DataError, match=f"mine {what}") as caught:
+            opened(csv(tmp_path, rows), tmp_path)
+        assert caught.value.fix
+
+
+def test_a_filter_that_drops_everybody_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no user has 9 items"):
+        opened(csv(tmp_path, "a,1\nb,2\n", filter=Filter(user_min=9)), tmp_path)
+
+
+def test_too_many_popularity_groups_are_an_error_that_says_how_many_there_can_be(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="groups=31") as caught:
+        opened(counted(), tmp_path, groups=31)
+    assert "items with training interactions" in caught.value.why
+
+
+class KeepsAll(RandomPerUser):
+    """User 0 trains on everything; the others are split."""
+
+    def assign(self, user: np.ndarray) -> np.ndarray:
+        return np.where(user == 0, 0, super().assign(user)).astype(np.int8)
+
+
+def test_a_user_who_has_seen_every_item_is_warned_about(tmp_path: Path) -> None:
+    rows = [f"0,{item}" for item in range(5)] + [f"{user},{item}" for user in (1, 2) for item in range(4)]
+    said: list[str] = []
+    found = opened(csv(tmp_path, "\n".join(rows), split=KeepsAll()), tmp_path, say=said.append)
+    assert torch.bincount(found.train.user).tolist()[0] == 5
+    assert said == ["warning: 1 users have seen every item; they are left out of training triples"]
+
+
+def test_parts_that_share_an_interaction_are_refused(tmp_path: Path) -> None:
+    found = opened(counted(), tmp_path)
+    path = found.folder / "test.npy"
+    with path.open("wb") as stream:
+        np.save(stream, np.array([pairs(found.train)[0]], dtype=np.int32))
+    manifest = found.folder / "manifest.json"
+
+    content = json.loads(manifest.read_text())
+    content["files"]["test.npy"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="train, valid and test share interactions"):
+        opened(counted(), tmp_path)
