@@ -37,4 +37,4 @@ class _PopularityScorer(Scorer):
         return self.popularity[item]
 
     def all_scores(self, user: Tensor) -> Tensor:
-        return self.popularity.expand(len(user), -1)
+        return self.popularity.repeat(len(user), 1)  # a copy: who ranks writes -inf into it
