@@ -11,7 +11,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recdistill.config import RunConfig, TrainerConfig
@@ -107,7 +107,7 @@ def check_hydra(node: Any, plugins: Any) -> None:
 
 
 def _plugin_names(plugins: Any) -> list[str]:
-    return [*(plugins if isinstance(plugins, list) else []), "recdistill"]
+    return [*map(str, plugins if isinstance(plugins, list | ListConfig) else []), "recdistill"]
 
 
 def _is_within(target: Any, packages: list[str]) -> bool:
@@ -296,8 +296,10 @@ def _type_name(hint: Any) -> str:
 def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problems: Problems) -> Recipe | None:
     """A model with its role's keys."""
     node = dict(node or {})
-    role_settings = {key: node.pop(key) for key in ROLE_KEYS if key in node}
-    if node.get("_target_") == f"{Stored.__module__}.{Stored.__qualname__}":
+    stored_before = node.get("_target_") == f"{Stored.__module__}.{Stored.__qualname__}"
+    trained_here = role == "teacher" and not stored_before  # a student has the root's trainer and seed
+    role_settings = {key: node.pop(key) for key in ROLE_KEYS if key in node and trained_here}
+    if stored_before:
         stored = _component(node, path, Stored, problems)
         if stored is None:
             return None

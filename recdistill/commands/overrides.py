@@ -113,7 +113,7 @@ def _check_components(config: DictConfig) -> None:
 
     with open_dict(config):
         node = config.pop("hydra")
-    build.check_hydra(node, OmegaConf.to_container(config.get("plugins") or OmegaConf.create([])))
+    build.check_hydra(node, config.get("plugins"))
     build.check(config)
     ensure_folder(Path(config.paths.outputs))
 
@@ -161,7 +161,7 @@ def _check_names(config_name: str, variants: list[list[Override]], folders: tupl
     bases: dict[tuple[str, ...], DictConfig] = {}
     for variant in variants:
         chosen = [override for override in variant if _is_group(override, folders)]
-        good = []
+        good = [o.input_line or "" for o in variant if o.key_or_group == "hydra.searchpath"]
         for override in chosen:
             wrong = _member_problem(override, folders)
             if wrong is None:
@@ -228,11 +228,11 @@ def _member_problem(override: Override, folders: tuple[Path, ...]) -> tuple[str,
 
 def _key_problem(override: Override, base: DictConfig) -> tuple[str, str] | None:
     """A key must exist, or, with `+`, lie in a component whose constructor will be asked."""
-    key = override.key_or_group
-    if key.startswith("hydra."):
-        return None
-    known = _paths(base)
-    if key in known:
+    key, known = override.key_or_group, _paths(base)
+    if isinstance(value := override.value(), dict) and key in known:
+        inner = (f"{key}.{name}" for name in value)
+        key = next((path for path in inner if path not in known), key)
+    if key.startswith("hydra.") or key in known:
         return None
     above = [key.rsplit(".", n)[0] for n in range(1, key.count(".") + 1)]
     if override.is_add() or override.is_force_add():

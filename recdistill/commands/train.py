@@ -66,6 +66,9 @@ def train(words: Sequence[str]) -> int:
     with _as_hydra_expects(words):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
+        except SystemExit as done:  # after --help
+            if done.code:
+                raise
         except HydraException as error:
             raise ConfigError(first_line(error), "Hydra refused it", "recdistill train --help") from error
     if _failed and not arguments.multirun:
@@ -116,7 +119,8 @@ def job(config: DictConfig) -> float:
     k = max(config.evaluation.cutoffs)
     write_status(folder, "done")
     columns, rows = run_rows(results, k)
-    print_table(f"{results['dataset']['name']}, test", columns, rows)
+    split = "test" if config.evaluation.test else "valid"
+    print_table(f"{results['dataset']['name']}, {split}", columns, rows)
     value = results["models"]["student"]["metrics"][f"valid/ndcg@{k}"]
     print(f"{_shown(folder)} valid/ndcg@{k}={value:.4f}", flush=True)
     return float(value)
