@@ -83,7 +83,7 @@ class SeenItems:
         """Move the row pointers to the device."""
         start, item = interactions.csr()
         degree = start.diff()
-        self._most = degree.sort(descending=True).values.cumsum(0)  # on the CPU: a bound without a sync
+        self._most = degree.sort(descending=True).values.cumsum(0).numpy()  # on the host: a bound without a sync
         self.start, self.item, self.degree = start.to(device), item.to(device), degree.to(device)
 
     def flat(self, user: Tensor) -> tuple[Tensor, Tensor]:
