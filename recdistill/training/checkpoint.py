@@ -84,14 +84,14 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     try:
         with safetensors.safe_open(path, framework="pt") as stream:
             meta = json.loads(stream.metadata()["state"])
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
+        tensors = load_weights(path)
+        module.load_state_dict(_below(tensors, "module."))
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise CacheError(
             f"cannot read the checkpoint {path}: {error}",
-            "the file is missing, cut short or no checkpoint",
+            "the file is missing, cut short, no checkpoint or that of another model",
             f"remove {path}; training then starts from the beginning",
         ) from error
-    tensors = load_weights(path)
-    module.load_state_dict(_below(tensors, "module."))
     optimizer_state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(tensors, "optimizer.").items():
         number, key = name.split(".", 1)
