@@ -89,6 +89,6 @@ def _group_list(score: Tensor, member: Tensor, width: int) -> tuple[Tensor, Tens
 
 def _padded(item: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Items and scores with the places behind a user's last unseen item set to 0, and the row lengths."""
-    found = score > -torch.inf
+    found = score != -torch.inf  # NaN stays, to be refused
     zero = torch.zeros((), device=score.device)
     return torch.where(found, item, zero.long()), torch.where(found, score, zero), found.sum(1)
