@@ -12,6 +12,8 @@ from recdistill.errors import ConfigError, RecDistillError, nearest
 VERBS = {
     "train": "run an experiment: recdistill train [GROUP=NAME] [KEY=VALUE] [-m]",
     "list": "the choices of a group: recdistill list [GROUP]",
+    "compare": "one table over runs: recdistill compare [DIR ...]",
+    "study": "tune with equal budgets, then run over seeds: recdistill study FILE",
     "explain": "every setting of one choice: recdistill explain GROUP=NAME",
     "cache": "what is stored and shared between runs: recdistill cache ls",
     "doctor": "versions, device, threads, memory and writable folders",
@@ -79,6 +81,14 @@ def _dispatch(verb: str, words: list[str]) -> int:
         from recdistill.commands.train import train
 
         return train(words)
+    if verb == "compare":
+        from recdistill.commands.compare import compare_runs
+
+        return compare_runs(words)
+    if verb == "study":
+        from recdistill.commands.study import study
+
+        return study(words)
     if verb in ("list", "explain"):
         from recdistill.commands.choices import explain, list_choices
 

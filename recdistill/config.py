@@ -26,8 +26,8 @@ class TrainerConfig:
     epochs: int = 1000
     batch_size: int = 1024
     learning_rate: float = 0.003
-    weight_decay: float = 0.01
-    negatives: int = 1
+    weight_decay: float = 0.02
+    negatives: int = 4
     optimizer: str = "adam"
     eval_every: int = 5
     patience: int = 100
@@ -83,12 +83,14 @@ class EvaluationConfig:
         metrics: accuracy metrics.
         groups: popularity groups of the report (2: the popular and the unpopular half of interactions).
         stored: how much of each test user's ranking is stored in `topk.parquet`.
+        test: whether the test part is read at all; false while settings are tuned.
     """
 
     cutoffs: list[int] = field(default_factory=lambda: [10, 20])
     metrics: list[str] = field(default_factory=lambda: ["recall", "ndcg", "hit", "precision", "mrr", "map"])
     groups: int = 2
     stored: int = 100
+    test: bool = True
 
     def check(self) -> None:
         """Check the ranges."""

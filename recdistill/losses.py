@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from recdistill.errors import ShapeError
 
-
 CACHE_BYTES = 6 << 20
 DEVICE_BYTES = 1 << 28
 
@@ -141,99 +140,6 @@ def relaxed_ranking(
     return plackett_luce(interesting, uninteresting.logsumexp(1), valid, weight)
 
 
-class _CatalogueLogMass(torch.autograd.Function):
-    """`catalogue_log_mass` with the exponentials kept for the backward pass where they fit the budget."""
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        user_vectors: Tensor,
-        item_vectors: Tensor,
-        row: Tensor | None,
-        column: Tensor | None,
-        budget: int,
-    ) -> Tensor:
-        share, peak = _exponentials(user_vectors, item_vectors, row, column)
-        mass = share.sum(1)
-        kept = share if share.numel() * share.element_size() <= budget else None
-        ctx.save_for_backward(user_vectors, item_vectors, row, column, mass, kept)  # type: ignore[arg-type]  # takes None
-        return mass.log() + peak
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        user_vectors, item_vectors, row, column, mass, kept = ctx.saved_tensors  # type: ignore[attr-defined]  # set by torch
-        if kept is None:
-            kept, _ = _exponentials(user_vectors, item_vectors, row, column)
-        scale = torch.where(mass > 0, gradient / mass, torch.zeros_like(mass)).unsqueeze(1)
-        return (kept @ item_vectors) * scale, kept.T @ (user_vectors * scale), None, None, None
-
-
-def _exponentials(
-    user_vectors: Tensor, item_vectors: Tensor, row: Tensor | None, column: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """exp(score - row maximum) [B, I] with the left-out entries 0, and the row maxima [B]."""
-    n_rows, n_items = len(user_vectors), len(item_vectors)
-    # One slot behind the matrix takes the writes of padded entries, so that their number need not be known.
-    buffer = user_vectors.new_empty(n_rows * n_items + 1)
-    score = buffer[:-1].view(n_rows, n_items)
-    torch.mm(user_vectors, item_vectors.T, out=score)
-    if row is not None and column is not None:
-        slot = torch.where(row < n_rows, row * n_items + column, n_rows * n_items)
-        buffer.index_fill_(0, slot, -torch.inf)
-    peak = score.amax(1).clamp(min=torch.finfo(score.dtype).min)  # a row without any item has mass 0, not NaN
-    score.sub_(peak.unsqueeze(1)).exp_()
-    return score, peak
-
-
-def catalogue_log_mass(
-    user_vectors: Tensor,
-    item_vectors: Tensor,
-    row: Tensor | None = None,
-    column: Tensor | None = None,
-    *,
-    budget: int = 1 << 28,
-    chunk: int | None = None,
-) -> Tensor:
-    """Log sum_i exp(<user, item_i>) over the whole catalogue, with some (row, item) entries left out.
-
-    Cost: one product of users and items and one exp forward; two products backward, and a second forward where the
-    exponentials of a chunk do not fit `budget`. No more than one chunk beyond the budget is ever held.
-
-    Args:
-        user_vectors: [B, d].
-        item_vectors: [I, d].
-        row: [n] positions in 0..B-1 of left-out entries, in any order; a value of B or more is padding.
-        column: [n] the items left out.
-        budget: bytes of exponentials that may be kept for the backward pass.
-        chunk: rows per product (None: as many as fit the budget, on the CPU the cache).
-
-    Shapes:
-        Returns: [B] logits; -inf where every item of a row is left out.
-    """
-    n_rows, n_items = len(user_vectors), max(len(item_vectors), 1)
-    row_bytes = n_items * user_vectors.element_size()
-    # On the CPU five passes over a chunk that fits the cache cost a third of the same passes over memory.
-    fits = min(budget, CACHE_BYTES) if user_vectors.device.type == "cpu" else budget
-    chunk = chunk or max(1, min(n_rows, fits // row_bytes))
-    if chunk >= n_rows:
-        return _mass(user_vectors, item_vectors, row, column, budget)
-    parts = []
-    left = budget
-    for first in range(0, n_rows, chunk):
-        part = user_vectors[first : first + chunk]
-        shifted = (
-            None if row is None else torch.where((row >= first) & (row < first + len(part)), row - first, len(part))
-        )
-        parts.append(_mass(part, item_vectors, shifted, column, left))
-        left = max(0, left - len(part) * row_bytes)
-    return torch.cat(parts)
-
-
-def _mass(user_vectors: Tensor, item_vectors: Tensor, row: Tensor | None, column: Tensor | None, budget: int) -> Tensor:
-    mass: Tensor = _CatalogueLogMass.apply(user_vectors, item_vectors, row, column, budget)  # type: ignore[no-untyped-call]  # torch's apply has no types
-    return mass
-
-
 class _Carry(torch.autograd.Function):
     """A zero whose gradients are known beforehand: it carries them to two tensors, scaled by what comes back."""
 
@@ -286,10 +192,10 @@ def catalogue_loss(
     users, items = user_vectors.detach(), item_vectors.detach()
     with_one = torch.cat([items, items.new_ones(len(items), 1)], 1)  # its last column sums a row's exponentials
     to_users, to_items, masses = torch.empty_like(users), torch.zeros_like(items), []
+    slot = None if row is None or column is None else row * len(items) + column
     for first in range(0, n_rows, chunk):
         rows = slice(first, min(first + chunk, n_rows))
-        inside = None if row is None else torch.where(row >= first, row - first, n_rows)
-        share, peak = _exponentials(users[rows], items, inside, column)
+        share, peak = _exponentials(users[rows], items, None if slot is None else slot - first * len(items))
         mixed = share @ with_one
         mass = mixed[:, -1].log() + peak
         pull = _slope(head, mass, rows) / mixed[:, -1].clamp(min=torch.finfo(mixed.dtype).tiny)
@@ -301,8 +207,30 @@ def catalogue_loss(
 
 
 def _slope(head: Head, mass: Tensor, rows: slice) -> Tensor:
-    """d head / d mass [b]; 0 where a row has no mass."""
+    """D head / d mass [b]; 0 where a row has no mass."""
     with torch.enable_grad():
         point = mass.detach().requires_grad_()
         (slope,) = torch.autograd.grad(head(point, rows), point)
     return torch.where(mass > -torch.inf, slope, torch.zeros_like(slope))
+
+
+def _exponentials(users: Tensor, items: Tensor, slot: Tensor | None) -> tuple[Tensor, Tensor]:
+    """exp(score - row maximum) [b, I] and the row maxima [b]; entries at flat positions `slot` are left out, as 0.
+
+    Positions outside the matrix are ignored.
+    """
+    size = len(users) * len(items)
+    # One element behind the matrix takes the writes of ignored positions, so that their number need not be known.
+    buffer = users.new_empty(size + 1)
+    score = buffer[:-1].view(len(users), len(items))
+    torch.mm(users, items.T, out=score)
+    if slot is not None:
+        inside = (slot >= 0) & (slot < size)
+        slot = slot[inside] if slot.device.type == "cpu" else torch.where(inside, slot, size)
+        buffer.index_fill_(0, slot, -torch.inf)
+    peak = score.amax(1).clamp(min=torch.finfo(score.dtype).min)  # a row without any item has mass 0, not NaN
+    # exp of a number whose result underflows is forty times slower on the CPU; exp(-80) is nothing beside exp(0).
+    score.sub_(peak.unsqueeze(1)).clamp_(min=-80.0).exp_()
+    if slot is not None:
+        buffer.index_fill_(0, slot, 0.0)
+    return score, peak

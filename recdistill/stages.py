@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from recdistill.build import Plan
@@ -17,6 +18,7 @@ from recdistill.evaluation.accuracy import DEFINITIONS
 from recdistill.evaluation.evaluator import Evaluator, overlap
 from recdistill.models.base import Recommender
 from recdistill.models.mostpop import MostPop
+from recdistill.ranking import HeldOutRanks
 from recdistill.report.progress import say, training_progress
 from recdistill.report.record import (
     Lists,
@@ -171,33 +173,32 @@ def evaluated(
     kept = {"teacher" if len(teachers) == 1 else f"teacher.{name}": model for name, model in teachers.items()}
     if scratch is not None:
         kept["scratch"] = scratch
+    splits = ("valid", "test") if plan.config.evaluation.test else ("valid",)
     records = {}
     for name, trained in kept.items():
         where = {"key": trained.key, "folder": str(trained.folder), "seconds": trained.seconds}
         epochs = {"epochs": trained.epochs, "best_epoch": trained.best_epoch}
-        records[name] = _record(stage, trained.load(None), epochs | where)
+        records[name] = _record(stage, trained.load(None), splits, epochs | where)
     for name, model in plan.distiller.trained_models(student).items():
         epochs = {"epochs": history.epochs, "best_epoch": history.best_epoch}
-        records[name if name == "student" else f"trained.{name}"] = _record(stage, model, epochs)
+        records[name if name == "student" else f"trained.{name}"] = _record(stage, model, splits, epochs)
     mostpop = MostPop()
     mostpop.prepare(stage.dataset.training_view(), generator(0, "mostpop"))
-    records["mostpop"] = _record(stage, mostpop.to(stage.runtime.device), {"epochs": 0})
+    records["mostpop"] = _record(stage, mostpop.to(stage.runtime.device), splits, {"epochs": 0})
     return records
 
 
-def _record(stage: Stage, model: Recommender, about: dict[str, Any]) -> ModelRecord:
+def _record(stage: Stage, model: Recommender, splits: Sequence[str], about: dict[str, Any]) -> ModelRecord:
     parameters = list(model.parameters())
-    found = {split: stage.evaluator.evaluate(model, split) for split in ("valid", "test")}
-    lists, ranks = found["test"].lists, found["test"].ranks
-    assert ranks is not None  # test always has them
-    first = next(iter(found.values())).result
+    found = {split: stage.evaluator.evaluate(model, split) for split in splits}
+    last = found[splits[-1]]
     return ModelRecord(
         about={
             "kind": type(model).__name__.lower(),
             "dim": getattr(model, "dim", None),
             "parameters": sum(p.numel() for p in parameters),
             "bytes": sum(p.numel() * p.element_size() for p in parameters),
-            "users_without_relevant": first.users_without_relevant,
+            "users_without_relevant": last.result.users_without_relevant,
             **about,
         },
         metrics={
@@ -205,9 +206,14 @@ def _record(stage: Stage, model: Recommender, about: dict[str, Any]) -> ModelRec
         },
         users={split: one.result.user for split, one in found.items()},
         per_user={split: one.result.per_user for split, one in found.items()},
-        lists=Lists(*(value.cpu().numpy() for value in (lists.user, lists.item, lists.score, lists.length))),
-        ranks=Ranks(*(value.cpu().numpy() for value in (ranks.user, ranks.item, ranks.rank))),
+        lists=None if last.ranks is None else Lists(*_arrays(last.lists)),
+        ranks=None if last.ranks is None else Ranks(*_arrays(last.ranks)),
     )
+
+
+def _arrays(record: TopK | HeldOutRanks) -> Iterator[np.ndarray]:
+    """A record's fields as arrays, in order."""
+    return (getattr(record, field.name).cpu().numpy() for field in fields(record))
 
 
 def recorded(
@@ -293,20 +299,19 @@ def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender,
 
 def _distillation(plan: Plan, models: dict[str, ModelRecord]) -> dict[str, Any]:
     """What distillation bought: gap closed per metric, and overlap with the teacher's lists."""
-    record: dict[str, Any] = {"name": type(plan.distiller).__name__.lower(), **plan.distiller.to_record()}
+    record: dict[str, Any] = {"name": type(plan.distiller).__module__.rpartition(".")[2], **plan.distiller.to_record()}
     k = max(plan.config.evaluation.cutoffs)
-    if "teacher" in models:
-        student, teacher = models["student"], models["teacher"]
-        record[f"overlap@{k}"] = overlap(_top(student), _top(teacher), k)
-        if "scratch" in models:
-            scratch = models["scratch"]
-            record["gap_closed"] = {
-                f"test/{name}": gap_closed(value, scratch.per_user["test"][name], teacher.per_user["test"][name])
-                for name, value in student.per_user["test"].items()
-            }
+    student, teacher, scratch = (models.get(name) for name in ("student", "teacher", "scratch"))
+    if student is None or teacher is None or student.lists is None or teacher.lists is None:
+        return record  # several teachers, or test was not read
+    record[f"overlap@{k}"] = overlap(_top(student.lists), _top(teacher.lists), k)
+    if scratch is not None:
+        record["gap_closed"] = {
+            f"test/{name}": gap_closed(value, scratch.per_user["test"][name], teacher.per_user["test"][name])
+            for name, value in student.per_user["test"].items()
+        }
     return record
 
 
-def _top(model: ModelRecord) -> TopK:
-    lists = model.lists
+def _top(lists: Lists) -> TopK:
     return TopK(*(torch.from_numpy(value) for value in (lists.user, lists.item, lists.score, lists.length)))

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from recdistill.errors import ShapeError
-from recdistill.losses import bpr, catalogue_log_mass, distinct, pairwise, plackett_luce, relaxed_ranking, weighted_mean
+from recdistill.losses import (
+    Head,
+    bpr,
+    catalogue_loss,
+    distinct,
+    pairwise,
+    plackett_luce,
+    relaxed_ranking,
+    weighted_mean,
+)
 
 INTERESTING = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
 UNINTERESTING = torch.tensor([[0.0, -1.0]], dtype=torch.float64)
@@ -156,14 +165,24 @@ def test_the_losses_gradients_equal_numerical_ones() -> None:
     assert torch.autograd.gradcheck(lambda a, b: pairwise(a, b, valid, weight), [some[0], worse])
 
 
-@pytest.mark.parametrize("budget", [0, 1 << 20])
+def weighted(weight: Tensor) -> Head:
+    """The weighted sum of masses, as a loss of them."""
+    return lambda mass, rows: (weight[rows] * mass).sum()
+
+
 @pytest.mark.parametrize("chunk", [None, 1, 2])
-def test_catalogue_log_mass_gradients_equal_numerical_ones(budget: int, chunk: int | None) -> None:
+def test_catalogue_loss_gradients_equal_numerical_ones(chunk: int | None) -> None:
     row, column = torch.tensor([0, 2, 0, 3]), torch.tensor([1, 0, 4, 2])  # row 3 is padding
     tables = [randn(3, 2).requires_grad_(), randn(5, 2, seed=1).requires_grad_()]
-    assert torch.autograd.gradcheck(
-        lambda users, items: catalogue_log_mass(users, items, row, column, budget=budget, chunk=chunk), tables
-    )
+    kept = randn(3, 4, seed=2).requires_grad_()
+
+    def loss(users: Tensor, items: Tensor, kept: Tensor) -> Tensor:
+        def head(mass: Tensor, rows: slice) -> Tensor:
+            return plackett_luce(kept[rows], mass, weight=torch.ones(len(mass), dtype=torch.float64))
+
+        return catalogue_loss(users, items, head, row, column, chunk=chunk)
+
+    assert torch.autograd.gradcheck(loss, [*tables, kept])
 
 
 def left_out() -> tuple[Tensor, Tensor]:
@@ -182,25 +201,60 @@ def plain_mass(users: Tensor, items: Tensor, row: Tensor, column: Tensor) -> Ten
     return score.masked_fill(mask, -torch.inf).logsumexp(1)
 
 
-@pytest.mark.parametrize("budget", [0, 150, 1 << 28])
 @pytest.mark.parametrize("chunk", [None, 1, 4, 6, 100])
-def test_catalogue_log_mass_equals_a_plain_logsumexp_in_value_and_gradient(budget: int, chunk: int | None) -> None:
+def test_catalogue_loss_equals_a_plain_logsumexp_in_value_and_gradient(chunk: int | None) -> None:
     row, column = left_out()
-    upstream = randn(6, seed=3)
+    weight = randn(6, seed=3)
     tables = [randn(6, 4).requires_grad_(), randn(9, 4, seed=1).requires_grad_()]
-    value = catalogue_log_mass(*tables, row, column, budget=budget, chunk=chunk)
-    expected = plain_mass(*tables, row, column)
+    value = catalogue_loss(*tables, weighted(weight), row, column, chunk=chunk)
+    expected = (weight * plain_mass(*tables, row, column)).sum()
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
-    found = torch.autograd.grad(value, tables, upstream)
-    wanted = torch.autograd.grad(expected, tables, upstream)
+    found = torch.autograd.grad(3 * value, tables)
+    wanted = torch.autograd.grad(3 * expected, tables)
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
 
 
-def test_catalogue_log_mass_equals_a_sum_of_exponentials_in_loops() -> None:
+def test_no_scores_are_kept_for_the_backward_pass() -> None:
+    users, items = randn(6, 4).requires_grad_(), randn(9, 4, seed=1).requires_grad_()
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        catalogue_loss(users, items, weighted(randn(6, seed=2)), chunk=2)
+    assert {tuple(tensor.shape) for tensor in saved} >= {(6, 4), (9, 4)}
+    assert all(tensor.shape[-1] != 9 for tensor in saved)
+
+
+def test_masses_far_below_the_rows_best_score_are_counted_and_cost_no_accuracy() -> None:
+    users, items = torch.ones(1, 1, dtype=torch.float64), torch.tensor([[0.0], [-20.0], [-200.0]], dtype=torch.float64)
+    value = catalogue_loss(users, items, weighted(torch.ones(1, dtype=torch.float64)))
+    assert value.item() == pytest.approx(math.log(1 + math.exp(-20)), rel=1e-12)
+
+
+def test_a_row_that_is_all_padding_counts_nothing_and_gets_no_gradient() -> None:
+    score = randn(2, 3).requires_grad_()
+    rest = randn(2, seed=1).requires_grad_()
+    plackett_luce(score, rest, prefix_mask([0, 2], 3), torch.tensor([0.5, 0.5], dtype=torch.float64)).backward()
+    assert score.grad[0].tolist() == [0, 0, 0]
+    assert rest.grad[0] == 0
+    assert score.grad[1, :2].abs().min() > 0
+
+
+def masses(users: Tensor, items: Tensor, row: Tensor | None = None, column: Tensor | None = None) -> list[float]:
+    """The masses that a head is given over all rows."""
+    seen: list[Tensor] = []
+
+    def head(mass: Tensor, rows: slice) -> Tensor:
+        seen.append(mass.detach())
+        return mass.sum()
+
+    catalogue_loss(users, items, head, row, column)
+    return seen[-1].tolist()
+
+
+def test_the_masses_equal_sums_of_exponentials_in_loops() -> None:
     users, items = randn(3, 2), randn(4, 2, seed=1)
     row, column = torch.tensor([1, 1, 2]), torch.tensor([0, 3, 2])
     skipped = set(zip(row.tolist(), column.tolist(), strict=True))
-    for b, value in enumerate(catalogue_log_mass(users, items, row, column).tolist()):
+    for b, value in enumerate(masses(users, items, row, column)):
         mass = 0.0
         for i in range(4):
             score = sum(float(users[b, d] * items[i, d]) for d in range(2))
@@ -208,14 +262,12 @@ def test_catalogue_log_mass_equals_a_sum_of_exponentials_in_loops() -> None:
         assert value == pytest.approx(math.log(mass), rel=1e-12)
 
 
-@pytest.mark.parametrize("budget", [0, 1 << 28])
-def test_a_row_without_any_item_has_mass_minus_infinity_and_no_gradient(budget: int) -> None:
+def test_a_row_without_any_item_has_mass_minus_infinity_and_no_gradient() -> None:
     users, items = randn(2, 3).requires_grad_(), randn(4, 3, seed=1).requires_grad_()
     row, column = torch.zeros(4, dtype=torch.long), torch.arange(4)
-    value = catalogue_log_mass(users, items, row, column, budget=budget)
-    assert value[0] == -torch.inf
-    torch.testing.assert_close(value[1], (users[1] @ items.T).logsumexp(0))
-    value.sum().backward()
+    assert masses(users, items, row, column)[0] == -torch.inf
+    assert masses(users, items, row, column)[1] == pytest.approx((users[1] @ items.T).logsumexp(0).item())
+    catalogue_loss(users, items, lambda mass, rows: mass.logaddexp(torch.zeros(())).sum(), row, column).backward()
     assert users.grad.isfinite().all()
     assert items.grad.isfinite().all()
     assert users.grad[0].tolist() == [0, 0, 0]
@@ -224,8 +276,14 @@ def test_a_row_without_any_item_has_mass_minus_infinity_and_no_gradient(budget: 
 
 def test_an_empty_rest_from_the_catalogue_passes_no_nan_through_the_list_loss() -> None:
     users, items = randn(1, 3).requires_grad_(), randn(4, 3, seed=1).requires_grad_()
-    rest = catalogue_log_mass(users, items, torch.zeros(4, dtype=torch.long), torch.arange(4))
-    loss = plackett_luce(users @ items.T, rest)
+    score = users @ items.T
+    loss = catalogue_loss(
+        users,
+        items,
+        lambda rest, rows: plackett_luce(score[rows], rest),
+        torch.zeros(4, dtype=torch.long),
+        torch.arange(4),
+    )
     loss.backward()
     assert loss.isfinite()
     assert users.grad.isfinite().all()
@@ -267,12 +325,11 @@ def test_losses_are_near_zero_where_extreme_scores_are_in_the_right_order(dtype:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [10.0, 100.0])
-def test_catalogue_log_mass_stays_finite_at_extreme_scores(dtype: torch.dtype, size: float) -> None:
+def test_catalogue_loss_stays_finite_at_extreme_scores(dtype: torch.dtype, size: float) -> None:
     users = torch.tensor([[size], [-size], [0.0]], dtype=dtype, requires_grad=True)
     items = torch.tensor([[size], [-size], [0.0]], dtype=dtype, requires_grad=True)
-    value = catalogue_log_mass(users, items)
-    value.sum().backward()
-    assert value[:2].tolist() == pytest.approx([size * size] * 2, rel=1e-2)
+    catalogue_loss(users, items, weighted(torch.ones(3, dtype=dtype))).backward()
+    assert masses(users, items)[:2] == pytest.approx([size * size] * 2, rel=1e-2)
     assert users.grad.isfinite().all()
     assert items.grad.isfinite().all()
     assert users.grad[:2].abs().min() > 0

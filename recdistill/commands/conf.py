@@ -14,6 +14,7 @@ GROUPS = (
     "soft_labels",
     "evaluation",
     "experiment",
+    "sweep",
     "debug",
 )
 

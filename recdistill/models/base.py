@@ -26,9 +26,7 @@ class Scorer(ABC):
     def all_scores(self, user: Tensor) -> Tensor:
         """[B] users to [B, I] scores."""
 
-    def catalogue_loss(
-        self, user: Tensor, head: Head, row: Tensor | None = None, item: Tensor | None = None
-    ) -> Tensor:
+    def catalogue_loss(self, user: Tensor, head: Head, row: Tensor | None = None, item: Tensor | None = None) -> Tensor:
         """A loss of log sum_i exp(score) over the catalogue, without the (row, item) pairs given.
 
         Shapes:
@@ -65,9 +63,7 @@ class InnerProductScorer(Scorer):
         """One matrix product."""
         return self.user_vectors[user] @ self.item_vectors.T
 
-    def catalogue_loss(
-        self, user: Tensor, head: Head, row: Tensor | None = None, item: Tensor | None = None
-    ) -> Tensor:
+    def catalogue_loss(self, user: Tensor, head: Head, row: Tensor | None = None, item: Tensor | None = None) -> Tensor:
         """One pass in chunks; see `recdistill.losses.catalogue_loss` for cost and memory."""
         return catalogue_loss(nn.functional.embedding(user, self.user_vectors), self.item_vectors, head, row, item)
 

@@ -110,15 +110,15 @@ class ModelRecord:
         metrics: flat, `SPLIT/METRIC@K`.
         users: by split, [n].
         per_user: by split, metric to [n] values.
-        lists, ranks: of the test users.
+        lists, ranks: of the test users, where test was read.
     """
 
     about: Mapping[str, Any]
     metrics: Mapping[str, float | None]
     users: Mapping[str, np.ndarray]
     per_user: Mapping[str, Mapping[str, np.ndarray]]
-    lists: Lists
-    ranks: Ranks
+    lists: Lists | None
+    ranks: Ranks | None
 
 
 def write_tables(folder: Path, models: Mapping[str, ModelRecord], user_ids: np.ndarray, item_ids: np.ndarray) -> None:
@@ -131,10 +131,11 @@ def write_tables(folder: Path, models: Mapping[str, ModelRecord], user_ids: np.n
             for split in model.users
         ),
     )
-    lists = (lists_table(name, model.lists, user_ids, item_ids) for name, model in models.items())
-    write_parquet(folder / "topk.parquet", lists)
-    ranks = (ranks_table(name, model.ranks, user_ids, item_ids) for name, model in models.items())
-    write_parquet(folder / "ranks.parquet", ranks)
+    lists = [(name, model.lists) for name, model in models.items() if model.lists is not None]
+    ranks = [(name, model.ranks) for name, model in models.items() if model.ranks is not None]
+    if lists:
+        write_parquet(folder / "topk.parquet", (lists_table(*one, user_ids, item_ids) for one in lists))
+        write_parquet(folder / "ranks.parquet", (ranks_table(*one, user_ids, item_ids) for one in ranks))
 
 
 def write_results(folder: Path, models: Mapping[str, ModelRecord], rest: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,8 +52,9 @@ def run_rows(results: dict[str, Any], k: int) -> tuple[list[str], list[list[Any]
     order = [name for name in models if name.startswith("teacher")]
     order += [name for name in ("scratch", "student", "mostpop") if name in models]
     order += [name for name in models if name not in order]
-    metrics = [f"test/ndcg@{k}", f"test/recall@{k}", f"test/poplift@{k}"]
-    groups = sorted(name for name in models["mostpop"]["metrics"] if name.startswith(f"test/recall@{k}/group="))
+    split = "test" if results["config"]["evaluation"]["test"] else "valid"
+    metrics = [f"{split}/ndcg@{k}", f"{split}/recall@{k}", f"{split}/poplift@{k}"]
+    groups = sorted(name for name in models["mostpop"]["metrics"] if name.startswith(f"{split}/recall@{k}/group="))
     heads = [f"ndcg@{k}", f"recall@{k}", "lift"] + [f"group {name.rpartition('=')[2]}" for name in groups]
     rows = []
     for name in order:
