@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from contracts import toys
 from recdistill.distill.base import Distiller
 from recdistill.errors import SettingsError
+from recdistill.losses import distinct
 from recdistill.models.base import Recommender
 from recdistill.runtime import generator
 from recdistill.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
@@ -94,6 +95,18 @@ class DistillerContract:
             total.backward()
             assert total.isfinite()
             assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
+
+    def test_repeats_that_weigh_nothing_give_the_same_terms_and_gradient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a device the distinct ids of a batch keep its length; here both forms are compared."""
+        found = []
+        for static in (False, True):
+            monkeypatch.setitem(distinct.__kwdefaults__, "static", static)
+            distiller, student = self.started()
+            terms = self.terms(distiller, student)
+            sum(terms.values()).backward()
+            found.append([*terms.values(), *(p.grad for p in student.parameters())])
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
     def test_the_same_seed_gives_the_same_terms(self) -> None:
         one, same = self.terms(*self.started(seed=0)), self.terms(*self.started(seed=0))

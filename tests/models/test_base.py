@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from contracts import toys
+from recdistill.losses import distinct
 from recdistill.models.base import InnerProductScorer, Scorer, own_loss
 
 
@@ -21,6 +22,14 @@ def test_the_softmax_loss_equals_a_slow_loop() -> None:
     for user, positive in zip(batch.user.tolist(), batch.positive.tolist(), strict=True):
         total += math.log(sum(math.exp(value) for value in score[user])) - score[user][positive]
     assert own_loss("softmax", scorer, batch).item() == pytest.approx(total / len(batch.user), rel=1e-6)
+
+
+def test_the_softmax_loss_with_repeats_that_weigh_nothing_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = []
+    for static in (False, True):
+        monkeypatch.setitem(distinct.__kwdefaults__, "static", static)
+        losses.append(own_loss("softmax", double_scorer(), toys.batch()))
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-9)
 
 
 def test_the_bpr_loss_equals_a_slow_loop() -> None:
