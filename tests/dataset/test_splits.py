@@ -73,6 +73,12 @@ def test_another_seed_splits_differently_and_the_same_seed_alike() -> None:
     assert RandomPerUser(seed=1).assign(user).tolist() != RandomPerUser(seed=2).assign(user).tolist()
 
 
+@pytest.mark.parametrize(("n", "held"), [(1, 0), (2, 0), (3, 1), (9, 1), (10, 1), (19, 1), (20, 2), (29, 2), (105, 10)])
+def test_a_tenth_rounded_down_but_at_least_one_is_held_out_for_each_of_valid_and_test(n: int, held: int) -> None:
+    part = RandomPerUser().assign(np.zeros(n, np.int64))
+    assert np.bincount(part, minlength=3).tolist() == [n - 2 * held, held, held]
+
+
 def test_every_place_of_a_user_is_held_out_equally_often() -> None:
     user = np.repeat(np.arange(4000), 10)
     part = RandomPerUser().assign(user).reshape(4000, 10)
