@@ -231,6 +231,14 @@ def test_a_stored_teacher_gives_that_teachers_numbers(first: tuple[Path, dict[st
     assert metrics(student)["teacher"] == metrics(results)["student"]
 
 
+def test_a_stored_teacher_may_itself_have_been_stored(first: tuple[Path, dict[str, Any]]) -> None:
+    outputs, results = first
+    chosen = [*STORED_TEACHER, f"teacher.run={outputs / 'runs' / 'first'}", "teacher.model=student"]
+    ran(outputs, "middle", *chosen)
+    last = ran(outputs, "last", *STORED_TEACHER, f"teacher.run={outputs / 'runs' / 'middle'}")
+    assert metrics(last)["teacher"] == metrics(results)["student"]
+
+
 def test_a_stored_teacher_of_another_split_is_refused(first: tuple[Path, dict[str, Any]]) -> None:
     outputs = first[0]
     with pytest.raises(ConfigError, match="was trained on data set"):
@@ -270,7 +278,7 @@ def damage_plan(first: tuple[Path, dict[str, Any]]) -> Callable[[], Any]:
 
 def test_a_distiller_with_a_module_of_its_own(tmp_path: Path) -> None:
     results = ran(tmp_path, "vectors", "distill=vectors", "~distill.depth", "~distill.interesting")
-    assert results["distillation"]["name"] == "vectormatch"
+    assert results["distillation"]["name"] == "vectors"
     history = pd.read_csv(tmp_path / "runs" / "vectors" / "history.csv")
     assert {"base", "user_vectors", "item_vectors", "weight_decay"} <= set(history.columns)
     assert history.item_vectors.iloc[-1] < history.item_vectors.iloc[0]

@@ -45,6 +45,9 @@ class Stored:
         for parent in run.resolve().parents:
             if (parent / "cache" / shelf / key / "model.json").is_file():
                 return parent / "cache" / shelf / key
+        origin = Path(str(models[model].get("folder")))  # a teacher that was itself a stored model of another run
+        if (origin / "model.json").is_file() and read_json(origin / "model.json").get("key") == key:
+            return origin
         raise ConfigError(
             f"the {model} of {run} is no longer in the cache ({shelf}/{key})",
             "it was pruned or the run's folder was moved away from its outputs folder",
