@@ -30,12 +30,19 @@ def printed(columns: list[str], rows: list[list[object]], title: str = "title", 
     return raw.getvalue().decode(encoding)
 
 
-def results() -> dict[str, object]:
+def results(split: str = "test") -> dict[str, object]:
     """A run with large models and two popularity groups, its models out of order."""
-    names = ["test/ndcg@20", "test/recall@20", "test/poplift@20", "test/recall@20/group=0", "test/recall@20/group=1"]
+    names = [
+        f"{split}/ndcg@20",
+        f"{split}/recall@20",
+        f"{split}/poplift@20",
+        f"{split}/recall@20/group=0",
+        f"{split}/recall@20/group=1",
+    ]
     entry = {"kind": "lightgcn", "dim": 128, "parameters": 3_456_789, "metrics": dict.fromkeys(names, 0.123456)}
     popular = entry | {"kind": "mostpop", "dim": None, "parameters": 0}
-    return {"models": {"mostpop": popular, "student": entry, "scratch": entry, "teacher": entry, "other": entry}}
+    models = {"mostpop": popular, "student": entry, "scratch": entry, "teacher": entry, "other": entry}
+    return {"models": models, "config": {"evaluation": {"test": split == "test"}}}
 
 
 def test_a_table_in_a_pipe_is_never_cut() -> None:
@@ -85,6 +92,12 @@ def test_the_main_table_goes_teacher_scratch_student_mostpop_and_the_rest() -> N
     assert columns == ["model", "params", "ndcg@20", "recall@20", "lift", "group 0", "group 1"]
     assert [row[0].split()[0] for row in rows] == ["teacher", "scratch", "student", "mostpop", "other"]
     assert rows[3][:2] == ["mostpop (mostpop)", 0]
+
+
+def test_the_main_table_of_a_run_that_keeps_test_apart_shows_valid() -> None:
+    columns, rows = run_rows(results("valid"), 20)
+    assert rows[0][2:] == [0.123456] * 5
+    assert columns[-2:] == ["group 0", "group 1"]
 
 
 def test_text_in_brackets_and_colons_is_printed_as_it_is() -> None:
