@@ -217,3 +217,25 @@ def test_the_module_of_a_distiller_is_trained_and_a_second_trained_model_is_rest
     fitted(student, value, distiller)
     assert not same(seen[0], seen[1])
     assert same(distiller.teacher.state_dict(), seen[1])
+
+
+class Listens(NoDistillation):
+    """Keeps the first draw of every epoch's generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[int] = []
+        self.draws: list[float] = []
+
+    def on_epoch_start(self, epoch: int, student: Recommender, generator: torch.Generator) -> None:
+        self.epochs.append(epoch)
+        self.draws.append(torch.rand(1, generator=generator).item())
+
+
+def test_a_distillers_draws_differ_between_epochs_and_repeat_with_the_seed() -> None:
+    one, same_seed = Listens(), Listens()
+    fitted(toys.model(), Values(0.1), one)
+    fitted(toys.model(seed=1), Values(0.1), same_seed)
+    assert one.epochs == [0, 1, 2, 3, 4, 5]
+    assert len(set(one.draws)) == 6
+    assert one.draws == same_seed.draws
