@@ -21,7 +21,7 @@ def write_run(folder: Path, *, seed: int = 0, ndcg: float | None = 0.3, **change
         "config": {
             "seed": seed,
             "paths": {"outputs": str(folder)},
-            "distill": {"weight": changes.get("weight", 0.1)},
+            "distill": {"_target_": changes.get("method", "rrd"), "weight": changes.get("weight", 0.1)},
             "dataset": {"split": {"seed": changes.get("split", 0)}},
         },
         "models": {

@@ -21,6 +21,7 @@ class Source:
     """Where a data set comes from, which users are kept and how it is split."""
 
     checksum: ClassVar[str | None] = None  # SHA-256 of the canonical table, of bytes that were seen
+    path: str | None = None  # one's own copy
 
     def __init__(self, *, name: str, filter: Filter, split: RandomPerUser) -> None:
         """Store what all sources share."""
@@ -40,7 +41,7 @@ class Source:
 
     def signature(self, data: Path) -> Any:
         """What identifies the raw table without reading it (JSON values), or None if only reading can tell."""
-        return self.checksum
+        return self.checksum if self.path is None else _file_signature(Path(self.path))
 
     def checked(self, table: RawTable) -> RawTable:
         """The table, if it is the one whose checksum is stored.
@@ -184,21 +185,17 @@ class File(Source):
     ) -> None:
         """Store the settings."""
         super().__init__(name=name or Path(path).name.split(".")[0], filter=filter, split=split)
-        self.path = Path(path)
+        self.path: str = path
         self.user_column = user_column
         self.item_column = item_column
 
     def signature(self, data: Path) -> Any:
         """Path, size and time of the file, and the columns: they remember the hash of what was read."""
-        if not self.path.is_file():
-            return None  # `table` will say so
-        status = self.path.stat()
-        columns = [self.user_column, self.item_column]
-        return [str(self.path.resolve()), status.st_size, status.st_mtime_ns, columns]
+        return _file_signature(Path(self.path), self.user_column, self.item_column)
 
     def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
-        """Read the file."""
-        return read_table(self.path, self.user_column, self.item_column)
+        """Read the file's user and item columns."""
+        return read_table(Path(self.path), self.user_column, self.item_column, extras=False)
 
 
 class Synthetic(Source):
@@ -249,7 +246,7 @@ class Synthetic(Source):
     def signature(self, data: Path) -> Any:
         """The settings make the data."""
         return [
-            "synthetic-1", self.n_users, self.n_items, self.n_interactions,
+            "synthetic-2", self.n_users, self.n_items, self.n_interactions,
             self.rank, self.taste, self.popularity, self.seed,
         ]  # fmt: skip
 
@@ -258,7 +255,7 @@ class Synthetic(Source):
         random = np.random.default_rng(self.seed)
         activity = np.arange(1, self.n_users + 1) ** -0.6
         share = self.n_interactions * activity / activity.sum()
-        count = np.clip(np.round(share), min(5, self.n_items), max(1, self.n_items // 2)).astype(np.int64)
+        count = np.clip(np.round(share), min(5, self.n_items), self.n_items).astype(np.int64)
         random.shuffle(count)
         user_taste = random.standard_normal((self.n_users, self.rank))
         item_taste = random.standard_normal((self.n_items, self.rank))
@@ -293,6 +290,14 @@ def table_hash(table: RawTable) -> str:
     if pairs.timestamp is not None:
         digest.update(pairs.timestamp.astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+def _file_signature(path: Path, *more: Any) -> Any:
+    """Path, size and time of a file; None if it is not there, which reading it will say."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns, *more]
 
 
 def _find(names: tuple[str, ...], dataset: str, *folders: Path) -> Path | None:

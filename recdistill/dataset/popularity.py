@@ -35,7 +35,6 @@ def popularity_groups(popularity: Tensor, groups: int) -> Tensor:
     mass = popularity[order].to(torch.float64)
     midpoint = mass.cumsum(0) - mass / 2
     label = (groups * midpoint / mass.sum().clamp(min=1)).floor().long().clamp(max=groups - 1)
-    label[n_seen:] = groups - 1
     boundary = torch.searchsorted(label[:n_seen].contiguous(), torch.arange(1, groups))
     for g in range(groups - 1):  # each boundary at least one item after the previous, and room for those to come
         floor = int(boundary[g - 1]) + 1 if g else 1

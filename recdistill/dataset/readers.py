@@ -41,12 +41,13 @@ def read_table(
     path: Path,
     user_column: str | None = None,
     item_column: str | None = None,
-    rating_column: str | None = None,
-    time_column: str | None = None,
+    *,
+    extras: bool = True,
 ) -> RawTable:
     """Read a table with a header: `.csv`, `.tsv`, `.txt` (each also `.gz`), RecBole `.inter`, or `.parquet`.
 
-    Column names are taken as given, else the common ones are recognised in any case.
+    Column names are taken as given, else the common ones are recognised in any case. Rating and timestamp are read
+    where there are such columns and `extras` asks for them.
 
     Raises:
         DataError: the file is missing, empty, cut short or not UTF-8, or a column is not there.
@@ -57,8 +58,8 @@ def read_table(
     frame = frame.loc[:, ~frame.columns.duplicated()]
     user = _column(frame, path, "user", user_column, USER_COLUMNS)
     item = _column(frame, path, "item", item_column, ITEM_COLUMNS)
-    rating = _column(frame, path, "rating", rating_column, RATING_COLUMNS, optional=True)
-    time = _column(frame, path, "timestamp", time_column, TIME_COLUMNS, optional=True)
+    rating = _column(frame, path, "rating", None, RATING_COLUMNS, optional=True) if extras else None
+    time = _column(frame, path, "timestamp", None, TIME_COLUMNS, optional=True) if extras else None
     return _table(
         path,
         frame[user],

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from recdistill.dataset.catalog import CiteULikeT, File, Say, Synthetic
+from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Say, Synthetic
 from recdistill.dataset.loading import load
 from recdistill.dataset.readers import RawTable
 from recdistill.dataset.splits import Filter, RandomPerUser
@@ -199,3 +199,22 @@ def test_parts_that_share_an_interaction_are_refused(tmp_path: Path) -> None:
     manifest.write_text(json.dumps(content))
     with pytest.raises(DataError, match="train, valid and test share interactions"):
         opened(counted(), tmp_path)
+
+
+def test_a_column_that_only_looks_like_time_or_rating_does_not_matter_in_a_file_of_ones_own(tmp_path: Path) -> None:
+    rows = [f"u{n % 4},i{n % 7},2026-11-24,good" for n in range(28)]
+    (tmp_path / "own.csv").write_text("user,item,timestamp,score\n" + "\n".join(rows) + "\n")
+    source = File(
+        name=None,
+        path=str(tmp_path / "own.csv"),
+        user_column=None,
+        item_column=None,
+        filter=Filter(),
+        split=RandomPerUser(),
+    )
+    assert len(source.table(tmp_path, tmp_path, print).user_id) == 28
+
+
+def test_a_wrong_path_of_a_named_data_set_is_noticed_though_the_data_set_is_in_the_cache(tmp_path: Path) -> None:
+    source = MovieLens100K(name="ml-100k", path=str(tmp_path / "nowhere"), filter=Filter(), split=RandomPerUser())
+    assert source.signature(tmp_path) is None
