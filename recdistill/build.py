@@ -303,16 +303,16 @@ def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problem
         stored = _component(node, path, Stored, problems)
         if stored is None:
             return None
-        inner = stored.description["model"]
+        inner, kept = stored.description["model"], max(1, len(stored.description.get("snapshots", [])))
         _refuse_foreign(inner, f"{path}.run", skeleton.plugins if skeleton else [], problems)
         model = _component(inner, path, Recommender, problems)
         folder: Path | None = stored.folder
     else:
-        inner, folder = node, None
+        inner, folder, kept = node, None, 1
         model = _component(inner, path, Recommender, problems)
     trainer = _trainer(role_settings.get("trainer"), f"{path}.trainer", problems) if role == "teacher" else None
     seed = role_settings.get("seed", 0) if role == "teacher" else (skeleton.seed if skeleton else 0)
-    checkpoints = role_settings.get("checkpoints", 1)
+    checkpoints = role_settings.get("checkpoints", kept)
     for key, value, least in (("seed", seed, 0), ("checkpoints", checkpoints, 1)):
         if not isinstance(value, int) or value < least:
             problems.add(f"{path}.{key}", f"{value!r} must be a whole number >= {least}")

@@ -49,7 +49,7 @@ class Distiller(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, scorer: Scorer, batch: Batch) -> dict[str, Tensor]:
-        """Named, weighted, scalar loss terms."""
+        """Named, weighted, scalar loss terms; the same names in every step of an epoch."""
 
     def trained_models(self, student: Recommender) -> dict[str, Recommender]:
         """The models that training changes, by name; the first is the one that is selected and stored."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from recdistill.distill.base import Distiller
+from recdistill.errors import ConfigError
 from recdistill.models.base import Recommender
 from recdistill.types import Batch
 
@@ -34,4 +35,10 @@ class Objective(nn.Module):
         terms.update(self.distiller(scorer, batch))
         if self.weight_decay:
             terms["weight_decay"] = self.weight_decay * self.student.penalty(batch)
+        if not terms:
+            raise ConfigError(
+                f"{type(self.distiller).__name__} gives no loss term and replaces the base loss",
+                "nothing would be trained",
+                "give it a weight above 0",
+            )
         return terms
