@@ -296,10 +296,9 @@ def _type_name(hint: Any) -> str:
 def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problems: Problems) -> Recipe | None:
     """A model with its role's keys."""
     node = dict(node or {})
-    stored_before = node.get("_target_") == f"{Stored.__module__}.{Stored.__qualname__}"
-    trained_here = role == "teacher" and not stored_before  # a student has the root's trainer and seed
-    role_settings = {key: node.pop(key) for key in ROLE_KEYS if key in node and trained_here}
-    if stored_before:
+    own = ROLE_KEYS if role == "teacher" else ()  # a student has the root's trainer and seed
+    role_settings = {key: node.pop(key) for key in own if key in node}
+    if node.get("_target_") == f"{Stored.__module__}.{Stored.__qualname__}":
         stored = _component(node, path, Stored, problems)
         if stored is None:
             return None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recdistill.errors import RecDistillError
 from recdistill.store import folder_size, read_json
 
 SHELVES = {
@@ -50,18 +51,28 @@ def list_entries(folder: Path) -> list[dict[str, Any]]:
         for path in sorted((folder / shelf).glob("*/")):
             if path.name.startswith(".") or path.name == "memo":
                 continue
-            whole = (path / marker).is_file()
+            what, whole = _state(shelf, path / marker)
             entries.append(
                 {
                     "kind": shelf,
                     "key": path.name,
-                    "what": _what(shelf, path / marker) if whole else "unfinished",
+                    "what": what,
                     "bytes": folder_size(path),
                     "age_hours": round((time.time() - path.stat().st_mtime) / 3600, 2),
                     "complete": whole,
                 }
             )
     return entries
+
+
+def _state(shelf: str, marker: Path) -> tuple[str, bool]:
+    """What an entry is, and whether it is whole; a damaged one must not hide the others."""
+    if not marker.is_file():
+        return "unfinished", False
+    try:
+        return _what(shelf, marker), True
+    except (RecDistillError, LookupError, TypeError):
+        return "damaged", False
 
 
 def _what(shelf: str, marker: Path) -> str:

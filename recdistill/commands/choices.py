@@ -115,15 +115,25 @@ def _read(path: Path, folders: tuple[Path, ...]) -> dict[str, Any]:
 def _about(node: dict[str, Any]) -> _About | None:
     """Parse the class behind `_target_` without importing it."""
     module, _, name = str(node.get("_target_", "")).rpartition(".")
-    if not module:
+    source = _source(module) if module else None
+    if source is None:
         return None
-    found = importlib.util.find_spec(module)
-    if found is None or found.origin is None:
-        return None
-    for statement in ast.parse(Path(found.origin).read_text(encoding="utf-8")).body:
+    for statement in ast.parse(source.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.ClassDef) and statement.name == name:
             return _parse(statement)
     return None
+
+
+def _source(module: str) -> Path | None:
+    """A module's file; `find_spec` of a dotted name would import the packages above it."""
+    top, *inner = module.split(".")
+    found = importlib.util.find_spec(top)
+    if found is None or found.origin is None:
+        return None
+    if not inner:
+        return Path(found.origin) if found.origin.endswith(".py") else None
+    place = Path(found.origin).parent.joinpath(*inner)
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
 
 
 def _parse(cls: ast.ClassDef) -> _About:

@@ -1,0 +1,86 @@
+"""`list` and `explain`: complete, and without torch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from recdistill import cli
+from recdistill.commands.conf import GROUPS, conf_folder, members
+
+CHOICES = [f"{group}={name}" for group in GROUPS for name in members(group, (conf_folder(),))]
+
+
+def test_list_shows_every_group_and_member(capsys):
+    assert cli.main(["list"]) == 0
+    out = capsys.readouterr().out
+    for choice in CHOICES:
+        group, _, name = choice.partition("=")
+        assert f"{group}\n" in out
+        assert f"  {name} " in out
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if members(group, (conf_folder(),))])
+def test_list_json_has_a_text_for_every_member(group, capsys):
+    assert cli.main(["list", group, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == [group]
+    assert set(found[group]) == set(members(group, (conf_folder(),)))
+    assert all(found[group].values())
+
+
+def test_a_misspelt_group_or_member_names_the_nearest(capsys):
+    assert cli.main(["list", "distil"]) == 2
+    assert "did you mean distill?" in capsys.readouterr().err
+    assert cli.main(["explain", "distill=ukd"]) == 2
+    assert "did you mean unkd?" in capsys.readouterr().err
+    assert cli.main(["explain", "distill"]) == 2
+    err = capsys.readouterr().err
+    assert "none, rrd, unkd" in err
+    assert "Fix: recdistill list distill" in err
+
+
+def test_explain_shows_every_setting_with_default_and_meaning(capsys):
+    assert cli.main(["explain", "distill=rrd"]) == 0
+    out = capsys.readouterr().out
+    for key in (
+        "weight=0.1",
+        "interesting=",
+        "uninteresting=",
+        "depth=200",
+        "temperature=10.0",
+        "draw=top",
+        "rest=all",
+    ):
+        (line,) = [line for line in out.splitlines() if f"distill.{key}" in line]
+        assert len(line.split("  ")[-1]) > 10
+    assert "Kang et al." in out
+    assert "requires: ranking" in out
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_no_setting_of_any_choice_is_left_unexplained(choice, capsys):
+    assert cli.main(["explain", choice, "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["text"]
+    if choice.partition("=")[0] not in ("debug", "experiment", "sweep"):  # they set others' keys
+        assert [path for path, setting in about["settings"].items() if not setting["meaning"]] == []
+
+
+def test_a_folder_of_ones_own_is_listed_and_explained(tmp_path, capsys):
+    (tmp_path / "distill").mkdir()
+    (tmp_path / "distill/mine.yaml").write_text("# My own.\n_target_: no.such.package.Mine\nweight: 2\n")
+    assert cli.main(["list", "distill", "--config-dir", str(tmp_path)]) == 0
+    assert "My own." in capsys.readouterr().out
+    assert cli.main(["explain", "distill=mine", "--config-dir", str(tmp_path)]) == 0
+    assert "distill.weight=2" in capsys.readouterr().out
+
+
+def test_list_and_explain_import_neither_torch_nor_hydra():
+    code = (
+        "import sys; from recdistill.cli import main; main(['list']); main(['explain', 'teacher=lightgcn']);"
+        "print('imported', *(m for m in ('torch', 'pandas', 'hydra', 'numpy') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported"
