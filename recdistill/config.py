@@ -123,6 +123,7 @@ class RunConfig:
         seed: of the student and the distiller.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         threads: threads of one operation.
+        skip_finished: whether a run whose config has a finished run under `paths.outputs` is skipped.
         plugins: importable packages whose classes a `_target_` may name.
         dataset: a source with its filter and split.
         teacher: a model with its role's keys (`seed`, `trainer`, `checkpoints`), or `members`, several of them by name.
@@ -138,6 +139,7 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     threads: int = 1
+    skip_finished: bool = False
     plugins: list[str] = field(default_factory=list)
     dataset: dict[str, Any] = field(default_factory=dict)
     teacher: dict[str, Any] = field(default_factory=dict)

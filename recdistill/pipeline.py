@@ -10,7 +10,7 @@ from recdistill.build import Plan
 from recdistill.dataset.loading import load
 from recdistill.report.progress import say
 from recdistill.runtime import start
-from recdistill.store import ensure_folder
+from recdistill.store import ensure_folder, read_json
 
 
 def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
@@ -46,3 +46,24 @@ def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
     with clock("evaluation"):
         models = stages.evaluated(stage, plan, teachers, scratch, student, history)
     return stages.recorded(stage, plan, models, teachers, knowledge, student, history, clock)
+
+
+def finished_before(plan: Plan, folder: Path) -> tuple[Path, float] | None:
+    """A finished run of the same config under the outputs folder, and its validation value.
+
+    Runs are told by the config's fingerprint; places, device and plug-ins do not count.
+    """
+    config = plan.config
+    outputs, wanted = Path(config.paths.outputs), stages.config_fingerprint(plan)
+    metric = f"valid/ndcg@{max(config.evaluation.cutoffs)}"
+    for status in sorted(
+        path for shelf in ("runs", "sweeps", "studies") for path in outputs.glob(f"{shelf}/**/status.json")
+    ):
+        other = status.parent
+        if other.resolve() == folder.resolve() or not (other / "results.json").is_file():
+            continue
+        if read_json(status)["status"] == "done":
+            results = read_json(other / "results.json")
+            if results["fingerprints"]["config"] == wanted:
+                return other, float(results["models"]["student"]["metrics"][metric])
+    return None

@@ -274,7 +274,9 @@ def recorded(
 def config_fingerprint(plan: Plan) -> str:
     """A hash of everything in the config that shapes a result."""
     config = asdict(plan.config)
-    return key_of({key: value for key, value in config.items() if key not in ("paths", "device", "plugins")})
+    return key_of(
+        {key: value for key, value in config.items() if key not in ("paths", "device", "plugins", "skip_finished")}
+    )
 
 
 def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender, history: Fit, clock: Clock) -> str:

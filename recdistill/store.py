@@ -150,6 +150,28 @@ def locked(path: Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, so that no second process writes into it.
+
+    Raises:
+        CacheError: another process holds it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CacheError(
+            f"{folder} is in use by another process", "two processes would overwrite each other's files", "wait for it"
+        ) from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def folder_size(path: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())

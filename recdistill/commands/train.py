@@ -20,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from recdistill.commands.conf import conf_folder
 from recdistill.commands.overrides import check as check_words
 from recdistill.commands.overrides import first_line, parse
+from recdistill.commands.resume import WORD, run_to_resume, words_of
 from recdistill.errors import ConfigError, RecDistillError
-from recdistill.store import ensure_folder, key_of
+from recdistill.store import ensure_folder, exclusive, key_of
 
 log = logging.getLogger("recdistill")
 
@@ -55,7 +56,13 @@ def train(words: Sequence[str]) -> int:
     Raises:
         RecDistillError: an override names nothing that exists, a component's settings are off, or the run failed.
     """
-    arguments, words = parse(words)
+    run = run_to_resume(words)
+    arguments, words = parse([word for word in words if not word.startswith(WORD)])
+    if run is not None:
+        if arguments.multirun:
+            raise ConfigError("resume= and -m together", "one run is continued at a time", "leave one of them out")
+        config_name = arguments.config_name or "config"
+        arguments, words = parse(words_of(run, words, arguments.overrides, config_name))
     if arguments.shell_completion:
         from recdistill.commands.completion import completion
 
@@ -94,33 +101,43 @@ def _as_hydra_expects(words: Sequence[str]) -> Iterator[None]:
 
 def job(config: DictConfig) -> float:
     """One run; its folder is Hydra's. Returns the student's valid/ndcg at the largest cut-off, for sweepers."""
-    from recdistill.build import check
-    from recdistill.pipeline import run
-    from recdistill.report.record import write_status
-    from recdistill.report.tables import print_table, run_rows
-
     hydra_config = HydraConfig.get()
     folder = ensure_folder(Path(hydra_config.runtime.output_dir))
     single = hydra_config.mode == RunMode.RUN
-    write_status(folder, "running")
     try:
-        results = run(check(config), _shown(folder), bars=single)
+        with exclusive(folder):
+            return _run_in(folder, config, bars=single)
     except RecDistillError as error:
-        write_status(folder, "failed", error=str(error))
         if not single:
             log.error(str(error))
             if not _counted_here(str(OmegaConf.select(hydra_config.sweeper, "_target_"))):
                 raise  # the launcher or sweeper must learn of it
         _failed.append((_shown(folder), error))
         return math.nan
+
+
+def _run_in(folder: Path, config: DictConfig, *, bars: bool) -> float:
+    """Run in a folder that is held, and keep its status."""
+    from recdistill.build import check
+    from recdistill.pipeline import finished_before, run
+    from recdistill.report.record import write_status
+    from recdistill.report.tables import print_table, run_rows
+
+    try:
+        plan = check(config)
+        if config.skip_finished and (done := finished_before(plan, folder)) is not None:
+            write_status(folder, "skipped", same_as=str(done[0]))
+            print(f"{_shown(folder)} was done before in {done[0]}", flush=True)
+            return done[1]
+        write_status(folder, "running")
+        results = run(plan, _shown(folder), bars=bars)
     except BaseException as error:
-        write_status(folder, "failed", error=f"{type(error).__name__}: {error}")
+        text = str(error) if isinstance(error, RecDistillError) else f"{type(error).__name__}: {error}"
+        write_status(folder, "failed", error=text)
         raise
-    k = max(config.evaluation.cutoffs)
     write_status(folder, "done")
-    columns, rows = run_rows(results, k)
-    split = "test" if config.evaluation.test else "valid"
-    print_table(f"{results['dataset']['name']}, {split}", columns, rows)
+    k, split = max(config.evaluation.cutoffs), "test" if config.evaluation.test else "valid"
+    print_table(f"{results['dataset']['name']}, {split}", *run_rows(results, k))
     value = results["models"]["student"]["metrics"][f"valid/ndcg@{k}"]
     print(f"{_shown(folder)} valid/ndcg@{k}={value:.4f}", flush=True)
     return float(value)

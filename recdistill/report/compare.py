@@ -14,7 +14,7 @@ from recdistill.report.record import SCHEMA_VERSION
 from recdistill.store import read_json
 
 # What may differ between replicates of one row without being a setting of the method.
-NOT_SETTINGS = ("paths.", "device", "threads", "plugins", "scratch.enabled")
+NOT_SETTINGS = ("paths.", "device", "threads", "plugins", "skip_finished", "scratch.enabled")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[Run], list[Unfinished]]:
     for folder in sorted(markers):
         try:
             status = read_json(folder / "status.json")
+            if status["status"] == "skipped":
+                continue  # its results are those of the run it names
             if status["status"] != "done":
                 unfinished.append(Unfinished(folder, status["status"], str(status.get("error", "")).split("\n")[0]))
                 continue
