@@ -15,7 +15,7 @@ VERBS = {
     "compare": "one table over runs: recdistill compare [DIR ...]",
     "study": "tune with equal budgets, then run over seeds: recdistill study FILE",
     "explain": "every setting of one choice: recdistill explain GROUP=NAME",
-    "cache": "what is stored and shared between runs: recdistill cache ls",
+    "cache": "what is stored and shared between runs: recdistill cache ls|verify|prune",
     "doctor": "versions, device, threads, memory and writable folders",
 }
 

@@ -35,10 +35,12 @@ def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
         say(stages.dataset_line(dataset))
         evaluator = stages.make_evaluator(plan, dataset, runtime)
     stage = stages.Stage(dataset, evaluator, runtime, cache, folder, bars)
+    stages.note_uses(stage, plan)
     with clock("teacher"):
         teachers = {name: stages.alone(stage, recipe, name) for name, recipe in plan.teachers.items()}
     with clock("soft_labels"):
         knowledge = stages.knowledge(stage, plan, teachers)
+        stages.note_uses(stage, plan, knowledge)
     with clock("scratch"):
         scratch = stages.alone(stage, plan.scratch, "scratch") if config.scratch.enabled else None
     with clock("student"):

@@ -87,6 +87,17 @@ def make_evaluator(plan: Plan, dataset: Dataset, runtime: Runtime) -> Evaluator:
     )
 
 
+def note_uses(stage: Stage, plan: Plan, knowledge: Knowledge | None = None) -> None:
+    """`uses.json`: which entries of the cache this run stands on, so that nobody prunes them."""
+    fingerprint = stage.dataset.fingerprint
+    recipes = [*plan.teachers.values(), plan.scratch]
+    used = [stage.dataset.folder.name, *(recipe.key(fingerprint) for recipe in recipes)]
+    used += [recipe.stored.name for recipe in recipes if recipe.stored is not None]
+    if knowledge is not None:
+        used += [labels.key for one in knowledge.teachers.values() for labels in one.checkpoints]
+    write_json(stage.folder / "uses.json", sorted(set(used)))
+
+
 def alone(stage: Stage, recipe: Recipe, name: str) -> TrainedModel:
     """A teacher or the scratch student, from the cache or trained now."""
     with training_progress(name, stage.bars) as on_epoch:
@@ -136,6 +147,7 @@ def _labels(
         interactions=stage.dataset.training_view(),
         device=stage.runtime.device,
         model=lambda: teacher.load(weights),
+        about={"teacher": teacher.key, "name": name, "epoch": epoch, "depth": layout.depth, "groups": groups},
         say=say,
     )
 

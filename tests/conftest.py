@@ -59,7 +59,7 @@ def labels_of(
     layout = Layout(interactions.n_items, depth, group, 20)
     return soft_labels(
         folder, teacher="teacher", epoch=1, key="key", layout=layout, interactions=interactions, device=CPU,
-        model=lambda: model, say=lambda line: None,
+        model=lambda: model, about={}, say=lambda line: None,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ def soft_labels(
     interactions: Interactions,
     device: torch.device,
     model: Callable[[], Recommender],
+    about: dict[str, Any],
     say: Callable[[str], None],
 ) -> SoftLabels:
     """Open a store of soft labels; build what is missing of it first.
@@ -49,10 +50,11 @@ def soft_labels(
         interactions: training interactions, whose items are left out.
         device: where to score.
         model: loads the teacher; called only when something has to be built.
+        about: what made the lists, for whoever looks at the cache.
         say: prints a line to the user.
     """
     with locked(folder, f"the soft labels of {teacher}", say):
-        store = _Store(folder, layout, interactions.n_users)
+        store = _Store(folder, layout, interactions.n_users, about)
         if (missing := store.missing()) is not None:
             store.build(missing, model, interactions, device, say)
         arrays = store.open()
@@ -71,10 +73,34 @@ def soft_labels(
     )
 
 
+def damaged(folder: Path) -> list[str]:
+    """What in a finished store does not have the hash that its manifest gives; empty if all is well."""
+    manifest = read_json(folder / "manifest.json")
+    whole = manifest["whole"] or {}
+    bad = [name for name, sha in whole.items() if not (folder / name).is_file() or file_hash(folder / name) != sha]
+    names = sorted(path.stem for path in folder.glob("*.npy") if path.name not in whole)
+    try:
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+    except (ValueError, OSError):
+        return [*bad, "a field cut short"]
+    rows = manifest["rows_per_shard"]
+    for number, sha in manifest["shards"].items():
+        if _shard_hash(arrays, slice(int(number) * rows, (int(number) + 1) * rows)) != sha:
+            bad.append(f"shard {number}")
+    return bad
+
+
+def _shard_hash(arrays: Mapping[str, np.ndarray], rows: slice) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name][rows]).data)
+    return digest.hexdigest()
+
+
 class _Store:
     """The files of one key. Manifest: shard number to hash of its rows in every field, and the whole files' hashes."""
 
-    def __init__(self, folder: Path, layout: Layout, n_users: int) -> None:
+    def __init__(self, folder: Path, layout: Layout, n_users: int, about: dict[str, Any]) -> None:
         self.folder, self.layout, self.n_users = folder, layout, n_users
         self.fields = layout.fields()
         row_bytes = sum(
@@ -87,6 +113,7 @@ class _Store:
             "rows_per_shard": self.rows,
             "shards": {},
             "whole": None,
+            "made_by": about,
         }
         self.manifest = read_json(self.path) if self.path.is_file() else fresh
 
@@ -179,10 +206,7 @@ class _Store:
         return {name: np.load(self.folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False) for name in self.fields}
 
     def _hash(self, arrays: dict[str, np.memmap], number: int) -> str:
-        digest = hashlib.sha256()
-        for name in sorted(self.fields):
-            digest.update(np.ascontiguousarray(arrays[name][self.shard(number)]).data)
-        return digest.hexdigest()
+        return _shard_hash(arrays, self.shard(number))
 
 
 def _header_bytes(shape: tuple[int, ...], dtype: str) -> bytes:

@@ -14,7 +14,7 @@ from recdistill.distill.none import NoDistillation
 from recdistill.errors import ConfigError
 from recdistill.models.base import Recommender
 from recdistill.runtime import generator
-from recdistill.store import ensure_folder, key_of, locked, read_json, write_csv, write_json
+from recdistill.store import ensure_folder, file_hash, key_of, locked, read_json, write_csv, write_json
 from recdistill.training.checkpoint import load_weights, save_weights
 from recdistill.training.trainer import OnEpoch, Validate, fit
 from recdistill.types import Interactions
@@ -159,6 +159,7 @@ def _train(
         describe(recipe.node, interactions, fingerprint)
         | {
             "key": key,
+            "sha256": file_hash(folder / "model.safetensors"),
             "trainer": asdict(recipe.trainer),
             "seed": recipe.seed,
             "epochs": 0 if done is None else done.epochs,

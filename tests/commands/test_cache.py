@@ -1,6 +1,8 @@
 """`recdistill cache ls` over what a real run stored."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -23,7 +25,7 @@ def test_every_stored_thing_is_listed_with_what_it_is(outputs, capsys):
     assert all(entry["complete"] and entry["bytes"] > 0 and len(entry["key"]) == 16 for entry in entries)
     assert found["datasets"]["what"] == "synthetic, 60 x 80"
     assert found["teachers"]["what"].startswith("MF 16 seed 0")
-    assert found["soft_labels"]["what"] == "1 shards"
+    assert found["soft_labels"]["what"].startswith("of teacher ")
 
 
 def test_the_table_shows_the_same(outputs, capsys):
@@ -56,3 +58,62 @@ def test_an_empty_folder_is_said_to_be_empty(tmp_path, capsys):
     assert "nothing is stored" in capsys.readouterr().out
     assert cli.main(["cache", "ls", "--json", "--outputs", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+def keys_by_kind(outputs, capsys, *words):
+    code = cli.main(["cache", *words, "--json", "--outputs", str(outputs)])
+    entries = json.loads(capsys.readouterr().out)
+    return code, {entry["kind"]: entry for entry in entries}
+
+
+@pytest.fixture
+def own(tmp_path, capsys):
+    words = ["debug=smoke", "device=cpu", "teacher.dim=16", f"paths.outputs={tmp_path / 'outputs'}"]
+    assert cli.main(["train", *words]) == 0
+    capsys.readouterr()
+    return tmp_path / "outputs"
+
+
+@pytest.mark.parametrize("place", ["datasets/*/train.npy", "teachers/*/model.safetensors", "soft_labels/*/item.npy"])
+def test_verify_names_a_file_that_changed(own, capsys, place):
+    assert keys_by_kind(own, capsys, "verify")[0] == 0
+    (path,) = (own / "cache").glob(place)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    code, entries = keys_by_kind(own, capsys, "verify")
+    assert code == 1
+    assert entries[path.parts[-3]]["damage"]
+    assert sum(bool(entry["damage"]) for entry in entries.values()) == 1
+
+
+def test_prune_is_a_dry_run_unless_told_otherwise_and_keeps_what_is_used(own, capsys):
+    entries = keys_by_kind(own, capsys, "ls")[1]
+    assert all(len(entry["used_by"]) == 1 for entry in entries.values())
+    assert keys_by_kind(own, capsys, "prune", "--unused", "--yes")[1] == {}
+    assert len(keys_by_kind(own, capsys, "prune")[1]) == 4
+    assert len(keys_by_kind(own, capsys, "ls")[1]) == 4
+    assert keys_by_kind(own, capsys, "prune", "--older", "30d", "--yes")[1] == {}
+    assert len(keys_by_kind(own, capsys, "prune", "--yes")[1]) == 4
+    assert keys_by_kind(own, capsys, "ls")[1] == {}
+
+
+def test_prune_leaves_what_a_run_at_work_stands_on(own, capsys):
+    (run,) = (path.parent for path in own.glob("runs/*/status.json"))
+    code = (
+        "import sys, pathlib, time; from recdistill.store import exclusive\n"
+        "with exclusive(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        assert keys_by_kind(own, capsys, "prune", "--yes")[1] == {}
+    finally:
+        holder.kill()
+        holder.wait()
+    assert len(keys_by_kind(own, capsys, "prune", "--yes")[1]) == 4
+
+
+def test_an_age_that_is_none_is_refused(own, capsys):
+    assert cli.main(["cache", "prune", "--older", "soon", "--outputs", str(own)]) == 2
+    assert "30d" in capsys.readouterr().err

@@ -48,7 +48,7 @@ class Store:
         group = torch.where(popularity > 0, popularity_groups(popularity, 3), -1)
         return soft_labels(
             self.folder, teacher="toy", epoch=3, key="key", layout=Layout(toys.N_ITEMS, 12, group, 5),
-            interactions=toys.interactions(), device=torch.device("cpu"), model=load, say=self.lines.append,
+            interactions=toys.interactions(), device=torch.device("cpu"), model=load, about={}, say=self.lines.append,
         )  # fmt: skip
 
     def content(self) -> dict[str, bytes]:
