@@ -104,6 +104,7 @@ def alone(stage: Stage, recipe: Recipe, name: str) -> TrainedModel:
         return trained_alone(
             recipe,
             stage.cache / ("teachers" if recipe.role == "teacher" else "scratch"),
+            name=name,
             fingerprint=stage.dataset.fingerprint,
             interactions=stage.dataset.training_view(),
             validate=stage.evaluator.validate,

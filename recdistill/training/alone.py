@@ -86,6 +86,7 @@ def trained_alone(
     recipe: Recipe,
     shelf: Path,
     *,
+    name: str,
     fingerprint: str,
     interactions: Interactions,
     validate: Validate,
@@ -98,6 +99,7 @@ def trained_alone(
     Args:
         recipe: what makes it.
         shelf: the folder of its kind in the cache.
+        name: what it is called in messages.
         fingerprint: of the data set.
         interactions: training interactions.
         validate: the model to its validation value.
@@ -112,11 +114,11 @@ def trained_alone(
         return _opened(recipe, recipe.stored, fingerprint, interactions, device)
     key = recipe.key(fingerprint)
     folder = shelf / key
-    with locked(folder, f"the {recipe.role} {key}", say):
+    with locked(folder, f"{name} {key}", say):
         if not (folder / "model.json").is_file():
             _train(recipe, ensure_folder(folder), key, fingerprint, interactions, validate, device, on_epoch)
         else:
-            say(f"{recipe.role} {key} is in the cache")
+            say(f"{name} {key} is in the cache")
     return _opened(recipe, folder, fingerprint, interactions, device)
 
 

@@ -47,7 +47,7 @@ def trained(
     say: Callable[[str], None] = lambda line: None,
 ) -> TrainedModel:
     return trained_alone(
-        what, shelf, fingerprint=fingerprint, interactions=toys.interactions(), validate=validate,
+        what, shelf, name="teacher", fingerprint=fingerprint, interactions=toys.interactions(), validate=validate,
         device=CPU, say=say, on_epoch=on_epoch,
     )  # fmt: skip
 
