@@ -25,12 +25,12 @@ class TrainerConfig:
 
     epochs: int = 1000
     batch_size: int = 1024
-    learning_rate: float = 0.003
+    learning_rate: float = 0.01
     weight_decay: float = 0.02
     negatives: int = 4
     optimizer: str = "adam"
     eval_every: int = 5
-    patience: int = 100
+    patience: int = 50
 
     def check(self) -> None:
         """Check the ranges.

@@ -12,7 +12,7 @@ from recdistill.dataset.sampling import SeenItems
 from recdistill.models.base import Scorer
 from recdistill.types import Interactions, TopK
 
-CHUNK_BYTES = 1 << 26  # of scores; fits the last-level cache's neighbourhood and leaves room for top-K's copies
+CHUNK_BYTES = 1 << 24  # of scores: near the size of the cache, and small beside the copies that selection makes
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,8 @@ def test_bare_train_is_what_the_documentation_says():
     assert (plain["student"]["_target_"], plain["student"]["dim"]) == ("recdistill.models.mf.MF", 8)
     assert plain["distill"]["_target_"] == "recdistill.distill.rrd.RRD"
     assert plain["soft_labels"]["depth"] == 200
-    assert plain["trainer"] == plain["scratch"]["trainer"] == plain["teacher"]["trainer"]
+    assert plain["trainer"] == plain["scratch"]["trainer"]
+    assert plain["teacher"]["trainer"] == plain["trainer"] | {"learning_rate": 0.003}
 
 
 def test_role_files_say_only_what_the_role_adds():
