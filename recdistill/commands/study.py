@@ -140,8 +140,9 @@ class Ledger:
             "command": job.command(),
         }
         self.rows.append(row)
+        torn = self.path.is_file() and self.path.read_bytes()[-1:] not in (b"", b"\n")  # a kill cut the last line short
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+            stream.write(("\n" if torn else "") + json.dumps(row) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -155,7 +156,11 @@ def read_study(file: Path) -> Study:
     path = file if file.suffix == ".yaml" else conf_folder() / "study" / f"{file}.yaml"
     if not path.is_file():
         raise ConfigError(f"there is no study {path}", "a study is a YAML file", "name a file, or one of conf/study")
-    node = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        node = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{path} cannot be read: {text}", "a study is a YAML file", "mend that place") from error
     wanted = {"datasets", "methods", "trials", "seeds"}
     known = wanted | {"overrides"}
     if not isinstance(node, dict) or wanted - node.keys() or node.keys() - known:
