@@ -41,6 +41,8 @@ class TrainerConfig:
         for name in ("epochs", "batch_size", "negatives", "eval_every", "patience"):
             value = getattr(self, name)
             require(value >= 1, name, value, ">= 1")
+        limit = f">= eval_every={self.eval_every}, or training could stop before its first evaluation"
+        require(self.patience >= self.eval_every, "patience", self.patience, limit)
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "> 0")
         require(0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, ">= 0")
         require(self.optimizer == "adam", "optimizer", self.optimizer, "adam")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recdistill import stages
+from recdistill import __version__, stages
 from recdistill.build import Plan
 from recdistill.dataset.loading import load
 from recdistill.report.progress import say
+from recdistill.report.record import finished_runs
 from recdistill.runtime import start
-from recdistill.store import ensure_folder, read_json
+from recdistill.store import ensure_folder
 
 
 def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
@@ -51,21 +52,35 @@ def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
 
 
 def finished_before(plan: Plan, folder: Path) -> tuple[Path, float] | None:
-    """A finished run of the same config under the outputs folder, and its validation value.
+    """A finished run of the same config on the same data under the outputs folder, and its validation value.
 
-    Runs are told by the config's fingerprint; places, device and plug-ins do not count.
+    Runs are told by the config's fingerprint (places, device and plug-ins do not count), the data set's and the
+    teachers' keys, and the version. A neighbour that cannot be read is passed over.
     """
     config = plan.config
     outputs, wanted = Path(config.paths.outputs), stages.config_fingerprint(plan)
     metric = f"valid/ndcg@{max(config.evaluation.cutoffs)}"
-    for status in sorted(
-        path for shelf in ("runs", "sweeps", "studies") for path in outputs.glob(f"{shelf}/**/status.json")
-    ):
-        other = status.parent
-        if other.resolve() == folder.resolve() or not (other / "results.json").is_file():
-            continue
-        if read_json(status)["status"] == "done":
-            results = read_json(other / "results.json")
-            if results["fingerprints"]["config"] == wanted:
-                return other, float(results["models"]["student"]["metrics"][metric])
+    same = [run for run in finished_runs(outputs) if _find(run[1], "fingerprints", "config") == wanted]
+    same = [run for run in same if run[0].resolve() != folder.resolve()]
+    if not same:
+        return None
+    data, cache = Path(config.paths.data), ensure_folder(outputs / "cache")
+    dataset = load(plan.source, data=data, cache=cache, groups=config.evaluation.groups, say=say)
+    teachers = {name: stages.teacher_key(recipe, dataset.fingerprint) for name, recipe in plan.teachers.items()}
+    for other, results in same:
+        value = _find(results, "models", "student", "metrics", metric)
+        if (
+            _find(results, "dataset", "fingerprint") == dataset.fingerprint
+            and _find(results, "fingerprints", "teacher") == teachers
+            and _find(results, "versions", "recdistill") == __version__
+            and isinstance(value, float)
+        ):
+            return other, value
     return None
+
+
+def _find(node: Any, *keys: str) -> Any:
+    """An inner value of nested mappings, or None."""
+    for key in keys:
+        node = node.get(key) if isinstance(node, dict) else None
+    return node

@@ -32,7 +32,7 @@ from recdistill.report.record import (
 from recdistill.runtime import Runtime, generator, peak_memory
 from recdistill.soft_labels.cache import FORMAT_VERSION, soft_labels
 from recdistill.soft_labels.extract import Layout
-from recdistill.store import file_hash, key_of, write_csv, write_json
+from recdistill.store import file_hash, key_of, read_json, write_csv, write_json
 from recdistill.training.alone import Recipe, TrainedModel, describe, prepared, trained_alone
 from recdistill.training.checkpoint import save_weights
 from recdistill.training.trainer import Fit, fit
@@ -98,6 +98,11 @@ def note_uses(stage: Stage, plan: Plan, knowledge: Knowledge | None = None) -> N
     write_json(stage.folder / "uses.json", sorted(set(used)))
 
 
+def teacher_key(recipe: Recipe, fingerprint: str) -> str:
+    """The key of a teacher on a data set; of a stored one the key that it was stored with."""
+    return recipe.key(fingerprint) if recipe.stored is None else str(read_json(recipe.stored / "model.json")["key"])
+
+
 def alone(stage: Stage, recipe: Recipe, name: str) -> TrainedModel:
     """A teacher or the scratch student, from the cache or trained now."""
     with training_progress(name, stage.bars) as on_epoch:
@@ -137,7 +142,13 @@ def _labels(
     """One checkpoint's soft labels, from the cache or extracted now."""
     groups = None if layout.group is None else [int(layout.group.max()) + 1, layout.group_depth]
     made_by = file_hash(weights or teacher.weights)
-    parts = {"weights": made_by, "dataset": stage.dataset.fingerprint, "depth": layout.depth, "groups": groups}
+    parts = {
+        "weights": made_by,
+        "teacher": teacher.key,
+        "dataset": stage.dataset.fingerprint,
+        "depth": layout.depth,
+        "groups": groups,
+    }
     key = key_of({"format_version": FORMAT_VERSION, "masked": "train", "ties": "item index"} | parts)
     return soft_labels(
         stage.cache / "soft_labels" / key,
@@ -169,9 +180,16 @@ def distilled(stage: Stage, plan: Plan, knowledge: Knowledge) -> tuple[Recommend
             device=device,
             validate=stage.evaluator.validate,
             on_epoch=on_epoch,
-            checkpoint=stage.folder / "checkpoint.safetensors",
+            checkpoint=_checkpoint(stage, plan, knowledge),
         )
     return student, done
+
+
+def _checkpoint(stage: Stage, plan: Plan, knowledge: Knowledge) -> Path:
+    """Where the student's training keeps its state: named by all that shapes it, so nothing else is continued."""
+    labels = [one.key for trajectory in knowledge.teachers.values() for one in trajectory.checkpoints]
+    key = key_of([config_fingerprint(plan), stage.dataset.fingerprint, labels])
+    return stage.folder / f"checkpoint.{key}.safetensors"
 
 
 def evaluated(
@@ -280,7 +298,7 @@ def recorded(
             },
         },
     )
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    _checkpoint(stage, plan, knowledge).unlink(missing_ok=True)
     return results
 
 

@@ -40,8 +40,7 @@ def words_of(run: Path, words: Sequence[str], given: Sequence[str], config_name:
     _check(run)
     overrides = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
     own = [str(override) for override in overrides if not str(override).startswith("hydra.run.dir=")]
-    if given:
-        _check_same(run, list(given), config_name)
+    _check_same(run, list(given) or own, config_name)
     flags = [word for word in words if word not in given]
     quoted = str(run).replace("\\", "\\\\").replace("'", "\\'")
     return [*flags, *own, f"hydra.run.dir='{quoted}'"]
@@ -54,7 +53,18 @@ def _check(run: Path) -> None:
             "a run has a status.json and .hydra/overrides.yaml; one that was killed before it wrote them did nothing",
             "name a folder below outputs/runs, or start the run again without resume=",
         )
-    if read_json(run / "status.json")["status"] == "done":
+    status = read_json(run / "status.json")
+    if not isinstance(status, dict) or "status" not in status:
+        raise ConfigError(
+            f"{run}/status.json does not say how the run stands", "it was edited or cut", "start it again"
+        )
+    if status.get("started_in", str(Path.cwd())) != str(Path.cwd()):
+        raise ConfigError(
+            f"{run} was started in {status['started_in']}, this is {Path.cwd()}",
+            "relative paths such as outputs/ would mean other folders here",
+            f"cd {status['started_in']} first",
+        )
+    if status["status"] == "done":
         raise ConfigError(
             f"{run} is finished", "there is nothing left to do in it", "start another run without resume="
         )
@@ -72,7 +82,7 @@ def _check_same(run: Path, given: list[str], config_name: str) -> None:
         raise ConfigError(
             f"{run} was started with {key}={stored.get(key)}, this command says {key}={mine.get(key)}",
             "a run continues with the config it began with, or its numbers would mean nothing",
-            f"recdistill train resume={run}, without other words",
+            f"repeat the command as it was (with its --config-dir, if it had one) and add resume={run}",
         )
 
 

@@ -40,7 +40,7 @@ def register_resolvers() -> None:
 
 
 register_resolvers()
-_here = os.getpid()
+PARENT = "RECDISTILL_PARENT_PROCESS"  # how a launcher's worker knows that it is one
 _failed: list[tuple[Path, RecDistillError]] = []
 
 
@@ -70,12 +70,20 @@ def train(words: Sequence[str]) -> int:
     if not (arguments.help or arguments.hydra_help):
         check_words(arguments, full=not (arguments.cfg or arguments.info))
     _failed.clear()
+    os.environ[PARENT] = str(os.getpid())
     with _as_hydra_expects(words):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
         except SystemExit as done:  # after --help
             if done.code:
                 raise
+        except RecDistillError as error:
+            if not arguments.multirun:
+                raise
+            print(
+                f"a job of the sweep failed: {error.what}", file=sys.stderr
+            )  # its three lines were printed by the job
+            return 1
         except HydraException as error:
             raise ConfigError(first_line(error), "Hydra refused it", "recdistill train --help") from error
     if _failed and not arguments.multirun:
@@ -145,7 +153,7 @@ def _run_in(folder: Path, config: DictConfig, *, bars: bool) -> float:
 
 def _counted_here(sweeper: str) -> bool:
     """Whether `train` itself sees the failures of a sweep's jobs: they run in its process, and no sweeper learns."""
-    return os.getpid() == _here and sweeper.endswith(".BasicSweeper")
+    return os.environ.get(PARENT) == str(os.getpid()) and sweeper.endswith(".BasicSweeper")
 
 
 def _shown(folder: Path) -> Path:

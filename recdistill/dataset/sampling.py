@@ -86,21 +86,25 @@ class SeenItems:
         self._most = degree.sort(descending=True).values.cumsum(0).numpy()  # on the host: a bound without a sync
         self.start, self.item, self.degree = start.to(device), item.to(device), degree.to(device)
 
-    def flat(self, user: Tensor) -> tuple[Tensor, Tensor]:
+    def flat(self, user: Tensor, counted: Tensor | None = None, *, static: bool | None = None) -> tuple[Tensor, Tensor]:
         """Row (position in `user`) and item of every seen pair.
 
         Shapes:
-            user: [B] int64. Returns: row [n], item [n]. On the CPU n is exact; elsewhere n is an upper bound that
-            is known without a sync, and surplus entries have row B.
+            user: [B] int64, different users where `counted` [B] bool is true (None: everywhere); the other rows give
+            no pairs. Returns: row [n], item [n]. On the CPU n is exact; elsewhere n is an upper bound that is known
+            without a sync, and surplus entries have row B (`static` forces or forbids that; None: by device).
         """
         n_rows, n_pairs = len(user), len(self.item)
-        end = self.degree[user].cumsum(0)
+        degree = self.degree[user] if counted is None else self.degree[user] * counted
+        end = degree.cumsum(0)
         if n_rows == 0 or n_pairs == 0:
             return user.new_empty(0), user.new_empty(0)
-        size = int(end[-1]) if user.device.type == "cpu" else int(self._most[min(n_rows, len(self._most)) - 1])
+        if static is None:
+            static = user.device.type != "cpu"
+        size = int(end[-1]) if not static else int(self._most[min(n_rows, len(self._most)) - 1])
         place = torch.arange(size, device=user.device)
         row = torch.searchsorted(end, place, right=True)
         inside = row.clamp(max=n_rows - 1)
-        before = end[inside] - self.degree[user[inside]]
+        before = (end - degree)[inside]
         position = (self.start[user[inside]] + place - before).clamp(max=n_pairs - 1)
         return row, self.item[position]

@@ -105,7 +105,7 @@ class RRD(Distiller):
             below = scorer.pair_scores(user, self.below[user])
             loss = relaxed_ranking(score, below, weight, valid, self.below_valid[user])
         else:
-            row, item = self.seen.flat(user)
+            row, item = self.seen.flat(user, weight > 0)
             kept_row = torch.arange(len(user), device=user.device).unsqueeze(1).expand_as(kept)
             kept_row = torch.where(valid, kept_row, len(user))
             row, item = torch.cat([row, kept_row.flatten()]), torch.cat([item, kept.flatten()])

@@ -27,7 +27,7 @@ class LightGCN(Recommender):
 
     provides: ClassVar[frozenset[str]] = frozenset({"ranking", "scores", "vectors", "trajectory", "live"})
 
-    def __init__(self, *, dim: int = 64, layers: int = 3, loss: str = "bpr", init_std: float = 0.1) -> None:
+    def __init__(self, *, dim: int = 64, layers: int = 2, loss: str = "bpr", init_std: float = 0.1) -> None:
         """Check the settings."""
         super().__init__()
         require(dim >= 1, "dim", dim, ">= 1")

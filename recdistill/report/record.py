@@ -8,7 +8,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recdistill import __version__
-from recdistill.store import atomic, timestamp, write_json
+from recdistill.errors import CacheError
+from recdistill.store import atomic, read_json, timestamp, write_json
 
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "hydra-core", "omegaconf", "numpy", "pandas", "pyarrow", "safetensors", "rich")
+
+
+def finished_runs(outputs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folder and results.json of every finished run of this schema below an outputs folder; others are passed over."""
+    shelves = [outputs / shelf for shelf in ("runs", "sweeps", "studies")]
+    for path in sorted(path for shelf in shelves for path in shelf.glob("**/status.json")):
+        try:
+            status, results = read_json(path), read_json(path.parent / "results.json")
+        except CacheError:
+            continue
+        done = isinstance(status, dict) and status.get("status") == "done"
+        if done and isinstance(results, dict) and results.get("schema_version") == SCHEMA_VERSION:
+            yield path.parent, results
 
 
 def write_status(folder: Path, state: str, **more: Any) -> None:
     """`status.json`: running, done or failed, and since when."""
     write_json(
         folder / "status.json",
-        {"status": state, "time": timestamp(), "process": os.getpid(), "host": socket.gethostname()} | more,
+        {
+            "status": state,
+            "time": timestamp(),
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "started_in": str(Path.cwd()),
+        }
+        | more,
     )
 
 

@@ -188,3 +188,69 @@ def test_a_run_in_use_by_another_process_is_left_alone(finished: Path, capsys: p
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_a_file_that_changed_is_run_again_though_its_config_was_done_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "dataset=file", "dataset.path=m.csv", "skip_finished=true", "evaluation.cutoffs=[5]"]
+    words += ["trainer.epochs=1", "teacher.trainer.epochs=1", "scratch.trainer.epochs=1"]
+    for salt, said in ((1, False), (1, True), (5, False)):
+        rows = [f"u{n % 12},i{(n * 7 + salt) % 31}" for n in range(300)]
+        if not said:
+            Path("m.csv").write_text("user,item\n" + "\n".join(rows) + "\n")
+        assert main(words) == 0
+        assert ("was done before" in capsys.readouterr().out) == said
+
+
+def test_a_neighbour_that_cannot_be_read_does_not_stop_a_run(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in (("list", "[]"), ("empty", "{}"), ("torn", '{"a')):
+        other = finished.parent / name
+        other.mkdir()
+        (other / "status.json").write_text('{"status": "done"}')
+        (other / "results.json").write_text(text)
+    assert main(["train", "debug=smoke", "skip_finished=true"]) == 0
+    assert "was done before" in capsys.readouterr().out
+
+
+def test_the_state_of_another_config_in_the_same_folder_is_not_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["debug=smoke", "hydra.run.dir=fixed", "trainer.eval_every=1"]
+    process = start(tmp_path / "outputs", *words, "trainer.epochs=5000", "trainer.patience=5000")
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "fixed").glob("checkpoint.*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert list((tmp_path / "fixed").glob("checkpoint.*"))
+    assert main(["train", *words, "trainer.epochs=2"]) == 0
+    assert json.loads((tmp_path / "fixed" / "results.json").read_text())["models"]["student"]["epochs"] == 2
+
+
+def test_a_run_is_not_resumed_from_another_folder(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = json.loads((finished / "status.json").read_text()) | {"status": "running"}
+    (finished / "status.json").write_text(json.dumps(status))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["train", f"resume={finished}"]) == 2
+    assert f"cd {tmp_path}" in capsys.readouterr().err
+
+
+def test_a_failed_job_of_a_parallel_sweep_gives_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = ["-m", "evaluation.cutoffs=[5],[90]", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    assert main(["train", "debug=smoke", *sweep]) == 1
+    assert "evaluation.cutoffs holds 90" in capfd.readouterr().err
+    states = [
+        json.loads(path.read_text())["status"] for path in sorted(tmp_path.glob("outputs/sweeps/*/*/status.json"))
+    ]
+    assert states == ["done", "failed"]

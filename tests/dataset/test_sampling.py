@@ -108,3 +108,15 @@ def test_seen_items_are_given_as_flat_pairs_for_any_users_in_any_order(
     row, item = SeenItems(of(sets, 12)).flat(torch.tensor(user, dtype=torch.long))
     expected = [(place, i) for place, u in enumerate(user) for i in sorted(sets[u])]
     assert list(zip(row.tolist(), item.tolist(), strict=True)) == expected
+
+
+def test_the_static_form_of_seen_pairs_covers_every_counted_user_of_a_batch_with_many_repeats() -> None:
+    user = torch.cat([torch.zeros(50), torch.ones(1), torch.full((1,), 2)]).long()
+    item = torch.cat([torch.arange(50), torch.tensor([3, 4])])
+    seen = SeenItems(Interactions(user, item, 3, 60))
+    batch = torch.tensor([0, 0, 0, 0, 1, 2])  # sorted, as `distinct` gives it
+    first = torch.tensor([True, False, False, False, True, True])
+    row, column = seen.flat(batch, first, static=True)
+    inside = row < len(batch)
+    pairs = sorted(zip(row[inside].tolist(), column[inside].tolist(), strict=True))
+    assert pairs == [(0, i) for i in range(50)] + [(4, 3), (5, 4)]

@@ -15,7 +15,7 @@ from recdistill.distill.base import Distiller
 from recdistill.distill.none import NoDistillation
 from recdistill.distill.rrd import RRD
 from recdistill.distill.unkd import UnKD
-from recdistill.errors import TrainingError
+from recdistill.errors import SettingsError, TrainingError
 from recdistill.models.base import Recommender, Scorer
 from recdistill.runtime import generator
 from recdistill.training.objective import Objective
@@ -239,3 +239,8 @@ def test_a_distillers_draws_differ_between_epochs_and_repeat_with_the_seed() -> 
     assert one.epochs == [0, 1, 2, 3, 4, 5]
     assert len(set(one.draws)) == 6
     assert one.draws == same_seed.draws
+
+
+def test_patience_shorter_than_the_time_between_evaluations_is_refused() -> None:
+    with pytest.raises(SettingsError, match="eval_every=60"):
+        TrainerConfig(eval_every=60, patience=50).check()
