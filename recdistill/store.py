@@ -52,10 +52,10 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def cannot_write(path: Path, error: OSError) -> CacheError:
-    """The error for a path that cannot be written."""
+def cannot_write(path: Path, error: Exception) -> CacheError:
+    """The error for a path that cannot be written; not every library reports a full disk as an OSError."""
     return CacheError(
-        f"cannot write {path}: {error.strerror or error}",
+        f"cannot write {path}: {getattr(error, 'strerror', None) or error}",
         "results, models and soft labels are stored under paths.outputs",
         "free some space, mend the permissions, or choose another folder with paths.outputs=FOLDER",
     )
@@ -137,17 +137,25 @@ def locked(path: Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            holder = note.read_text() if note.exists() else "another process"
-            say(f"waiting for {holder}, which is building {what}")
+            say(f"waiting for {_holder(note)}, which is building {what}")
             lock.acquire()
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
-        note.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        with suppress(OSError):  # it is only a note: the lock holds without it
+            note.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
-        note.unlink(missing_ok=True)
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(note: Path) -> str:
+    """Who holds a lock, as far as its note says; the holder may remove it at any moment."""
+    with suppress(OSError):
+        return note.read_text(encoding="utf-8", errors="replace") or "another process"
+    return "another process"
 
 
 @contextmanager

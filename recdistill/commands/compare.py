@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.errors import ConfigError, nearest
-from recdistill.report.compare import Comparison, Unfinished, as_rows, compare, find_runs
+from recdistill.report.compare import Comparison, Unfinished, as_rows, compare, find_runs, with_metrics
 from recdistill.report.tables import print_table
 from recdistill.store import atomic
 
@@ -48,6 +48,8 @@ def compare_runs(words: Sequence[str]) -> int:
     _check_metrics([*metrics, *([arguments.sort] if arguments.sort else [])], runs)
     if arguments.sort and arguments.sort not in metrics:
         metrics = [*metrics, arguments.sort]
+    runs, without = with_metrics(runs, metrics)
+    unfinished = [*unfinished, *without]
     made = compare(runs, metrics, arguments.over or ["seed"], arguments.sort)
     if arguments.format == "table" and arguments.out is None:
         for comparison in made:

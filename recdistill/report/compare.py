@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,23 @@ from recdistill.errors import CacheError
 from recdistill.report.record import SCHEMA_VERSION
 from recdistill.store import read_json
 
-# What may differ between replicates of one row without being a setting of the method.
-NOT_SETTINGS = ("paths.", "device", "threads", "plugins", "skip_finished", "scratch.enabled")
+# What may differ between replicates of one row without being a setting of the method; scratch makes the reference only.
+NOT_SETTINGS = ("paths.", "device", "threads", "plugins", "skip_finished", "scratch.", "dataset.", "evaluation.")
+# The last cut-off selects the model, so cut-offs are a setting although the rest of the evaluation is none.
+SETTINGS = ("evaluation.cutoffs",)
+# The settings that make a reference model, by its role; the data set is the table's.
+MADE_BY = {"teacher": ("teacher.",), "scratch": ("student.", "scratch.trainer.", "seed"), "mostpop": ()}
+DATASET_KEYS = ("name", "fingerprint", "n_users", "n_items", "n_train")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, results.json, and its config flattened to dotted keys."""
+    """A finished run: its folder, results.json, its config flattened to dotted keys, and when it was done."""
 
     folder: Path
     results: Mapping[str, Any]
     config: Mapping[str, Any]
+    time: str
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,9 @@ class Cell:
         if self.mean is None:
             return "-"
         return f"{self.mean:.4f}" if self.sd is None else f"{self.mean:.4f} ± {self.sd:.4f}"
+
+
+NO_CELL = Cell(None, None)
 
 
 @dataclass(frozen=True)
@@ -74,25 +84,82 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[Run], list[Unfinished]]:
 
     Runs of another `schema_version`, and folders whose files cannot be read, are listed as unfinished.
     """
-    runs, unfinished = [], []
-    markers = {path.parent for folder in folders for path in folder.rglob("status.json") if "cache" not in path.parts}
-    for folder in sorted(markers):
+    runs: list[Run] = []
+    unfinished: list[Unfinished] = []
+    places = {place.resolve(): place for top in folders for place in _run_folders(top)}
+    for folder in sorted(places.values()):
         try:
-            status = read_json(folder / "status.json")
-            if status["status"] == "skipped":
-                continue  # its results are those of the run it names
-            if status["status"] != "done":
-                unfinished.append(Unfinished(folder, status["status"], str(status.get("error", "")).split("\n")[0]))
-                continue
-            results = read_json(folder / "results.json")
-            if results["schema_version"] != SCHEMA_VERSION:
-                text = f"schema_version {results['schema_version']}, this recdistill reads {SCHEMA_VERSION}"
-                unfinished.append(Unfinished(folder, "another version", text))
-                continue
-            runs.append(Run(folder, results, flatten(results["config"])))
-        except (CacheError, KeyError) as error:
-            unfinished.append(Unfinished(folder, "unreadable", str(error).split("\n")[0]))
+            one = _read(folder)
+        except CacheError as error:
+            one = Unfinished(folder, "unreadable", error.what.split("\n")[0])
+        if isinstance(one, Run):
+            runs.append(one)
+        elif one is not None:
+            unfinished.append(one)
     return runs, unfinished
+
+
+def _run_folders(top: Path) -> Iterator[Path]:
+    """Folders with a status.json at or below a folder; what is stored in a `cache` below it is not walked through."""
+    for place, inner, files in os.walk(top):
+        inner[:] = [name for name in inner if name != "cache"]
+        if "status.json" in files:
+            yield Path(place)
+
+
+def _read(folder: Path) -> Run | Unfinished | None:
+    """One run; None for a skipped one, whose results are those of the run it names."""
+    status = read_json(folder / "status.json")
+    if not isinstance(status, Mapping) or not isinstance(status.get("status"), str):
+        raise _unreadable(folder / "status.json", "has no status")
+    if status["status"] == "skipped":
+        return None
+    if status["status"] != "done":
+        return Unfinished(folder, status["status"], str(status.get("error", "")).split("\n")[0])
+    results = read_json(folder / "results.json")
+    version = results.get("schema_version") if isinstance(results, Mapping) else None
+    if version is not None and version != SCHEMA_VERSION:
+        return Unfinished(
+            folder, "another version", f"schema_version {version}, this recdistill reads {SCHEMA_VERSION}"
+        )
+    if version is None or not _is_whole(results):
+        raise _unreadable(folder / "results.json", "does not hold what a finished run writes")
+    return Run(folder, results, flatten(results["config"]), str(status.get("time", "")))
+
+
+def _unreadable(path: Path, what: str) -> CacheError:
+    return CacheError(f"{path} {what}", "it was edited or is of another program", "repeat the run")
+
+
+def _is_whole(results: Mapping[str, Any]) -> bool:
+    """Whether all that a comparison reads is there."""
+    sections = [results.get(name) for name in ("dataset", "config", "models", "distillation", "definitions")]
+    if not all(isinstance(section, Mapping) for section in sections):
+        return False
+    models = results["models"]
+    return (
+        all(key in results["dataset"] for key in DATASET_KEYS)
+        and "name" in results["distillation"]
+        and "student" in models
+        and all(
+            isinstance(one, Mapping) and "kind" in one and isinstance(one.get("metrics"), Mapping)
+            for one in models.values()
+        )
+    )
+
+
+def with_metrics(runs: Sequence[Run], metrics: Sequence[str]) -> tuple[list[Run], list[Unfinished]]:
+    """The runs that have all of the metrics, and the others with the reason: an average is over all runs of its row."""
+    there, without = [], []
+    for run in runs:
+        has = run.results["models"]["student"]["metrics"]
+        missing = [metric for metric in metrics if metric not in has]
+        if not missing:
+            there.append(run)
+            continue
+        unread = missing[0].startswith("test/") and not any(name.startswith("test/") for name in has)
+        without.append(Unfinished(run.folder, "done", "test was not read" if unread else f"it has no {missing[0]}"))
+    return there, without
 
 
 def flatten(node: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -111,6 +178,8 @@ def compare(
 ) -> list[Comparison]:
     """Average replicates and lay the rows of comparable runs side by side.
 
+    Of runs that share all settings and replicate values, the one that was done last counts.
+
     Args:
         runs: finished runs.
         metrics: names as in results.json, such as `test/ndcg@20`.
@@ -121,14 +190,14 @@ def compare(
         One comparison per data set, split and set of definitions.
     """
     tables: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: (run.time, run.folder)):
         tables.setdefault(_table_key(run, over), []).append(run)
     titles = _titles(list(tables.values()))
     made = []
     for group, title in zip(tables.values(), titles, strict=True):
         rows = _method_rows(group, metrics, over)
         rows.sort(key=lambda row: _order(row.cells[sort or metrics[0]]))
-        made.append(Comparison(title, _reference_rows(group, metrics) + rows))
+        made.append(Comparison(title, _reference_rows(group, metrics, over) + rows))
     return made
 
 
@@ -172,8 +241,12 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _settings(run: Run, over: Sequence[str]) -> dict[str, Any]:
     """What makes a row: the config without replicates, places and devices, and without the reference's settings."""
-    left_out = (*NOT_SETTINGS, "evaluation.", "dataset.")
-    return {k: v for k, v in run.config.items() if k not in over and not k.startswith(left_out)}
+    mine = {key: value for key, value in run.config.items() if key in SETTINGS or not key.startswith(NOT_SETTINGS)}
+    return {key: value for key, value in mine.items() if key not in over}
+
+
+def _text(values: Any) -> str:
+    return json.dumps(values, sort_keys=True, default=str)
 
 
 def _model(entry: Mapping[str, Any]) -> str:
@@ -186,23 +259,24 @@ def _teacher(run: Run) -> str:
 
 
 def _method_rows(runs: Sequence[Run], metrics: Sequence[str], over: Sequence[str]) -> list[Row]:
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(_settings(run, over), sort_keys=True, default=str), []).append(run)
-    by_method: dict[str, list[Run]] = {}
+    groups: dict[str, dict[str, Run]] = {}
+    for run in runs:  # by time: a later one takes the place of its like
+        replicate = _text([run.config.get(key) for key in over])
+        groups.setdefault(_text(_settings(run, over)), {})[replicate] = run
+    by_method: dict[str, list[dict[str, Any]]] = {}
     for group in groups.values():
-        by_method.setdefault(group[0].results["distillation"]["name"], []).append(group[0])
+        first = next(iter(group.values()))
+        by_method.setdefault(first.results["distillation"]["name"], []).append(_settings(first, over))
     rows = []
     for group in groups.values():
-        first = group[0]
+        first = next(iter(group.values()))
         name = first.results["distillation"]["name"]
         cells = {
-            metric: _cell(run.results["models"]["student"]["metrics"].get(metric) for run in group)
+            metric: _cell(run.results["models"]["student"]["metrics"].get(metric) for run in group.values())
             for metric in metrics
         }
-        gaps = (_gap(run, metrics[0]) for run in group)
-        cells["gap closed"] = _cell(gaps)
-        told = _told_apart(first, by_method[name], over)
+        cells["gap closed"] = _cell(_gap(run, metrics[0]) for run in group.values())
+        told = _told_apart(_settings(first, over), by_method[name])
         student = _model(first.results["models"]["student"])
         rows.append(Row(name, _teacher(first), student, told, len(group), cells))
     return rows
@@ -213,33 +287,43 @@ def _gap(run: Run, metric: str) -> float | None:
     return gaps.get(metric)
 
 
-def _told_apart(run: Run, rivals: Sequence[Run], over: Sequence[str]) -> str:
-    """The settings in which a row differs from others of the same method."""
-    mine = _settings(run, over)
-    keys = {
-        key
-        for rival in rivals
-        for key in mine.keys() | _settings(rival, over).keys()
-        if mine.get(key) != _settings(rival, over).get(key)
-    }
+def _told_apart(mine: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> str:
+    """The settings in which a row differs from others of the same method or role."""
+    keys = {key for rival in rivals for key in mine.keys() | rival.keys() if mine.get(key) != rival.get(key)}
     return " ".join(f"{key}={mine.get(key)}" for key in sorted(keys) if not key.endswith("_target_"))
 
 
-def _reference_rows(runs: Sequence[Run], metrics: Sequence[str]) -> list[Row]:
-    """Teachers, scratch and MostPop, each stored model counted once."""
-    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+def _reference_rows(runs: Sequence[Run], metrics: Sequence[str], over: Sequence[str]) -> list[Row]:
+    """Teachers, scratch and MostPop: a row per settings that make them, each replicate counted once."""
+    groups: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    settings: dict[tuple[str, str, str], dict[str, Any]] = {}
     for run in runs:
         for name, entry in run.results["models"].items():
             role = name.split(".")[0]
-            if role in ("teacher", "scratch", "mostpop"):
-                found.setdefault((role, _model(entry)), {})[str(entry.get("key"))] = entry
+            if role in MADE_BY:
+                made_by = {key: value for key, value in run.config.items() if key.startswith(MADE_BY[role])}
+                mine = {key: value for key, value in made_by.items() if key not in over}
+                place = (name, _model(entry), _text(mine))
+                settings[place] = mine
+                splits = [run.config.get(key) for key in over if key.startswith("dataset.")]
+                replicate = _text([{key: made_by.get(key) for key in over}, splits])
+                known = groups.setdefault(place, {})
+                known[replicate] = _merged(known.get(replicate), entry)
     rows = []
-    for role in ("teacher", "scratch", "mostpop"):
-        for (name, model), entries in found.items():
-            if name == role:
+    for role in MADE_BY:
+        for place, entries in groups.items():
+            if place[0].split(".")[0] == role:
                 cells = {m: _cell(entry["metrics"].get(m) for entry in entries.values()) for m in metrics}
-                rows.append(Row(f"({name})", "", model, "", len(entries), cells | {"gap closed": Cell(None, None)}))
+                told = _told_apart(settings[place], [settings[other] for other in groups if other[0] == place[0]])
+                rows.append(Row(f"({place[0]})", "", place[1], told, len(entries), cells | {"gap closed": NO_CELL}))
     return rows
+
+
+def _merged(before: Mapping[str, Any] | None, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An entry with what an earlier run read of the same stored model."""
+    if before is None or before.get("key") != entry.get("key"):
+        return entry
+    return {**entry, "metrics": {**before["metrics"], **entry["metrics"]}}
 
 
 def _cell(values: Iterable[float | None]) -> Cell:

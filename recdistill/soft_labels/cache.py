@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,22 +150,19 @@ class _Store:
             f"extracting soft labels: {len(missing)} of {-(-self.n_users // self.rows)} shards"
             + (" (continued)" if done else "")
         )
-        try:
-            with torch.no_grad():
-                scorer = recommender.scorer()
-                self._write_whole({"user_vectors": scorer.user_vectors, "item_vectors": scorer.item_vectors})
-                for number in missing:
-                    rows = self.shard(number)
-                    user = torch.arange(rows.start, rows.stop, device=device)
-                    for name, block in extract(scorer, seen, user, self.layout).items():
-                        _refuse_not_finite(name, block)
-                        arrays[name][rows] = block
-                        arrays[name].flush()
-                    self.manifest["shards"][str(number)] = self._hash(arrays, number)
-                    write_json(self.path, self.manifest)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
-        write_json(self.path, self.manifest)
+        with self._writing(), torch.no_grad():
+            scorer = recommender.scorer()
+            self._write_whole({"user_vectors": scorer.user_vectors, "item_vectors": scorer.item_vectors})
+            for number in missing:
+                rows = self.shard(number)
+                user = torch.arange(rows.start, rows.stop, device=device)
+                for name, block in extract(scorer, seen, user, self.layout).items():
+                    _refuse_not_finite(name, block)
+                    arrays[name][rows] = block
+                    arrays[name].flush()
+                self.manifest["shards"][str(number)] = self._hash(arrays, number)
+                write_json(self.path, self.manifest)
+            write_json(self.path, self.manifest)
 
     def open(self) -> dict[str, np.ndarray]:
         """Fields, mapped copy-on-write: what a reader does to them never reaches the disk."""
@@ -185,28 +184,55 @@ class _Store:
             self.manifest["whole"][path.name] = file_hash(path)
 
     def _stretch(self) -> None:
-        """Make every field's file exist in its full length; new bytes are 0 and match no hash in the manifest."""
+        """Make every field's file exist in its full length; new bytes are 0 and match no hash in the manifest.
+
+        The disk space is claimed here: where it ran out under a mapped file, the system would kill the process.
+        """
         ensure_folder(self.folder)
-        for name, (shape, dtype) in self.fields.items():
-            path = self.folder / f"{name}.npy"
-            whole = (self.n_users, *shape)
-            header = _header_bytes(whole, dtype)
-            size = len(header) + int(np.prod(whole, dtype=np.int64)) * np.dtype(dtype).itemsize
-            try:
+        with self._writing():
+            for name, (shape, dtype) in self.fields.items():
+                path = self.folder / f"{name}.npy"
+                whole = (self.n_users, *shape)
+                header = _header_bytes(whole, dtype)
+                size = len(header) + int(np.prod(whole, dtype=np.int64)) * np.dtype(dtype).itemsize
                 with path.open("r+b" if path.exists() else "w+b") as stream:
                     if stream.read(len(header)) != header:
                         stream.seek(0)
                         stream.write(header)
                     if os.fstat(stream.fileno()).st_size != size:
                         stream.truncate(size)
-            except OSError as error:
-                raise cannot_write(path, error) from error
+                    _claim(stream.fileno())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the system says becomes a CacheError; while no shard is done, the disk space is given back."""
+        try:
+            yield
+        except (OSError, CacheError) as error:
+            if not self.manifest["shards"]:
+                for path in self.folder.glob("*.npy"):
+                    path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise cannot_write(self.folder, error) from error
+            raise
 
     def _map(self, mode: Literal["r", "r+", "c"]) -> dict[str, np.memmap]:
         return {name: np.load(self.folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False) for name in self.fields}
 
     def _hash(self, arrays: dict[str, np.memmap], number: int) -> str:
         return _shard_hash(arrays, self.shard(number))
+
+
+def _claim(file: int) -> None:
+    """Fill the holes of a sparse file with disk space of its own, where the system can."""
+    status = os.fstat(file)
+    if not hasattr(os, "posix_fallocate") or status.st_blocks * 512 >= status.st_size:
+        return
+    try:
+        os.posix_fallocate(file, 0, status.st_size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # a file system that cannot promise
+            raise
 
 
 def _header_bytes(shape: tuple[int, ...], dtype: str) -> bytes:

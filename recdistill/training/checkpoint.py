@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recdistill.errors import CacheError
-from recdistill.store import atomic
+from recdistill.store import atomic, cannot_write
 
 
 @dataclass
@@ -37,9 +37,7 @@ class TrainState:
 
 def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
     """Write tensors as safetensors, atomically."""
-    with atomic(path) as temporary:
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        safetensors.torch.save_file(plain, temporary)
+    _save(path, weights)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -70,9 +68,16 @@ def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
         "best_value": state.best_value,
         "history": state.history,
     }
+    _save(path, tensors, {"state": json.dumps(meta)})
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        safetensors.torch.save_file(plain, temporary, metadata={"state": json.dumps(meta)})
+        try:
+            safetensors.torch.save_file(plain, temporary, metadata=metadata)
+        except safetensors.SafetensorError as error:  # so it calls a full disk too, where others raise OSError
+            raise cannot_write(path, error) from error
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:

@@ -62,3 +62,13 @@ def test_compare_imports_neither_torch_nor_hydra(outputs: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_tuning_runs_among_runs_with_test_are_listed_as_without_results(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(outputs / "runs" / "trial", seed=5, test=False)
+    assert main(["compare", "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["why"] for one in found["without_results"]] == ["test was not read"]
+    assert [row["n"] for row in found["tables"][0]["rows"] if row["method"] == "rrd"] == [2]

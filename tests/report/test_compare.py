@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from recdistill.report.compare import as_rows, compare, find_runs
+from recdistill.report.compare import as_rows, compare, find_runs, with_metrics
 from toy_runs import write_run
 
 METRICS = ["test/ndcg@20", "test/poplift@20"]
@@ -90,3 +90,73 @@ def test_failed_running_unreadable_and_foreign_runs_are_listed_with_the_reason(t
     assert found["on"].state == "running"
     assert found["torn"].state == found["half"].state == "unreadable"
     assert "99" in found["new"].text
+
+
+def test_scratch_and_teachers_of_other_settings_are_rows_of_their_own_with_what_differs(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / f"a{seed}", seed=seed, decay=0.02, scratch=0.2)
+        write_run(tmp_path / f"b{seed}", seed=seed, decay=0.05, scratch=0.4, method="unkd", teacher_seed=1)
+    (comparison,) = compare(find_runs([tmp_path])[0], METRICS)
+    rows = [(row.method, row.settings, row.n, row.cells["test/ndcg@20"].mean) for row in comparison.rows[:5]]
+    assert rows == [
+        ("(teacher)", "teacher.seed=0", 1, 0.5),
+        ("(teacher)", "teacher.seed=1", 1, 0.5),
+        ("(scratch)", "scratch.trainer.weight_decay=0.02", 2, pytest.approx(0.2)),
+        ("(scratch)", "scratch.trainer.weight_decay=0.05", 2, pytest.approx(0.4)),
+        ("(mostpop)", "", 1, 0.1),
+    ]
+
+
+def test_settings_of_the_reference_do_not_tell_method_rows_apart(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", seed=0, decay=0.02)
+    write_run(tmp_path / "b", seed=1, decay=0.05)
+    (comparison,) = compare(find_runs([tmp_path])[0], METRICS)
+    assert [(row.n, row.settings) for row in comparison.rows if row.method == "rrd"] == [(2, "")]
+
+
+def test_of_a_run_that_was_repeated_the_newest_counts_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "z", ndcg=0.1, time="2026-01-01T00:00:00+0000")
+    write_run(tmp_path / "a", ndcg=0.3, time="2026-01-02T00:00:00+0000")
+    (comparison,) = compare(find_runs([tmp_path])[0], METRICS)
+    row = comparison.rows[-1]
+    assert (row.n, row.cells["test/ndcg@20"].mean, row.cells["test/ndcg@20"].sd) == (1, 0.3, None)
+
+
+def test_runs_of_other_cutoffs_are_another_row(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", seed=0)
+    write_run(tmp_path / "b", seed=1, cutoffs=[20, 50])
+    (comparison,) = compare(find_runs([tmp_path])[0], METRICS)
+    assert {row.settings for row in comparison.rows[-2:]} == {
+        "evaluation.cutoffs=[10, 20]",
+        "evaluation.cutoffs=[20, 50]",
+    }
+
+
+def test_a_run_that_did_not_read_test_is_listed_and_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", seed=0, time="2026-01-01")
+    write_run(tmp_path / "b", seed=1, test=False, time="2026-01-02")
+    runs, without = with_metrics(find_runs([tmp_path])[0], METRICS)
+    assert [(one.folder.name, one.text) for one in without] == [("b", "test was not read")]
+    (comparison,) = compare(runs, METRICS)
+    assert [(row.method, row.n, row.cells["test/ndcg@20"].mean) for row in comparison.rows] == [
+        ("(teacher)", 1, 0.5),
+        ("(scratch)", 1, 0.2),
+        ("(mostpop)", 1, 0.1),
+        ("rrd", 1, 0.3),
+    ]
+    everything = compare(find_runs([tmp_path])[0], ["valid/ndcg@20", "test/ndcg@20"])[0].rows
+    assert everything[0].cells["test/ndcg@20"].mean == 0.5  # the later run read no test of the same teacher
+
+
+def test_cache_is_left_out_only_below_the_given_folder(tmp_path: Path) -> None:
+    write_run(tmp_path / "cache" / "outputs" / "runs" / "a")
+    write_run(tmp_path / "cache" / "outputs" / "cache" / "b")
+    assert [run.folder.name for run in find_runs([tmp_path / "cache" / "outputs"])[0]] == ["a"]
+
+
+@pytest.mark.parametrize("file", ["status.json", "results.json"])
+@pytest.mark.parametrize("text", ["{}", "[]", "3", "null", '{"status": 3}', '{"schema_version": 1, "models": {}}'])
+def test_json_of_another_shape_is_unreadable_and_never_a_traceback(tmp_path: Path, file: str, text: str) -> None:
+    (write_run(tmp_path / "a") / file).write_text(text)
+    runs, (one,) = find_runs([tmp_path])
+    assert (runs, one.state) == ([], "unreadable")
