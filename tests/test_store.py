@@ -127,6 +127,17 @@ def test_a_second_process_waits_with_a_message_until_the_first_is_done(tmp_path:
     assert "soft labels" in said[0]
 
 
+def test_a_note_that_cannot_be_read_or_written_does_not_stop_anybody(tmp_path: Path) -> None:
+    path = tmp_path / "thing"
+    first = holder(path, 0.5)
+    (tmp_path / ".thing.holder").unlink()
+    (tmp_path / ".thing.holder").mkdir()
+    said: list[str] = []
+    with store.locked(path, "soft labels", said.append):
+        first.wait(timeout=10)
+    assert said == ["waiting for another process, which is building soft labels"]
+
+
 def test_a_killed_holder_does_not_block(tmp_path: Path) -> None:
     path = tmp_path / "thing"
     first = holder(path, 60)
