@@ -7,7 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -299,6 +299,13 @@ def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problem
     own = ROLE_KEYS if role == "teacher" else ()  # a student has the root's trainer and seed
     role_settings = {key: node.pop(key) for key in own if key in node}
     if node.get("_target_") == f"{Stored.__module__}.{Stored.__qualname__}":
+        if role == "student":
+            problems.add(
+                path,
+                "a stored model cannot be the student: a student starts from fresh weights",
+                "choose its kind and size (student=mf student.dim=8), or use the stored model as teacher=stored",
+            )
+            return None
         stored = _component(node, path, Stored, problems)
         if stored is None:
             return None
@@ -322,7 +329,9 @@ def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problem
         problems.add(path, f"{type(model).__name__} has nothing to train, so it cannot be a student")
     cls = type(model)
     arguments = {key: value for key, value in inner.items() if key != "_target_"}
-    return Recipe(role, inner, lambda: cls(**arguments), settings, seed, checkpoints, folder)
+    cutoffs = skeleton.evaluation.cutoffs if skeleton else []
+    select = f"ndcg@{max(cutoffs, default=20)}"
+    return Recipe(role, inner, lambda: cls(**arguments), settings, seed, checkpoints, folder, select)
 
 
 def _trainer(node: Any, path: str, problems: Problems) -> TrainerConfig | None:
@@ -333,7 +342,7 @@ def _trainer(node: Any, path: str, problems: Problems) -> TrainerConfig | None:
 
 
 def _with_trainer(recipe: Recipe, trainer: TrainerConfig) -> Recipe:
-    return Recipe(recipe.role, recipe.node, recipe.make, trainer, recipe.seed)
+    return replace(recipe, trainer=trainer, checkpoints=1, stored=None)
 
 
 def _check_needs(plan: Plan, problems: Problems) -> None:

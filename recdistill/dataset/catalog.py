@@ -185,6 +185,8 @@ class File(Source):
     ) -> None:
         """Store the settings."""
         super().__init__(name=name or Path(path).name.split(".")[0], filter=filter, split=split)
+        limit = "another column than user_column"
+        require(user_column is None or user_column != item_column, "item_column", item_column, limit)
         self.path: str = path
         self.user_column = user_column
         self.item_column = item_column

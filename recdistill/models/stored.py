@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recdistill.errors import ConfigError, require
-from recdistill.store import read_json
+from recdistill.errors import CacheError, ConfigError, require
+from recdistill.store import file_hash, read_json
+
+NEEDED = ("model", "dataset", "key", "epochs", "best_epoch", "seconds")
 
 
 class Stored:
@@ -25,7 +27,7 @@ class Stored:
         """
         require(bool(run), "run", run, "the folder of a finished run")
         self.folder = self._find(Path(run), model)
-        self.description: dict[str, Any] = read_json(self.folder / "model.json")
+        self.description = described(self.folder, needed=("model",))  # the rest is checked with the weights
 
     @staticmethod
     def _find(run: Path, model: str) -> Path:
@@ -35,7 +37,10 @@ class Stored:
                 "a finished run has a results.json",
                 "name a folder below outputs/runs: teacher.run=outputs/runs/...",
             )
-        models = read_json(run / "results.json")["models"]
+        results = read_json(run / "results.json")
+        models = results.get("models") if isinstance(results, dict) else None
+        if not isinstance(models, dict):
+            raise _unusable(run / "results.json", "it names no models")
         if model not in models or models[model].get("key") is None:
             known = ", ".join(name for name, entry in models.items() if entry.get("key"))
             raise ConfigError(f"{run} has no stored model {model!r}", f"it has {known}", f"choose one of {known}")
@@ -53,3 +58,53 @@ class Stored:
             "it was pruned or the run's folder was moved away from its outputs folder",
             "train it again with the settings in that run's .hydra/config.yaml",
         )
+
+
+def described(folder: Path, needed: tuple[str, ...] = NEEDED) -> dict[str, Any]:
+    """A stored model's `model.json`, with the keys that are needed.
+
+    Raises:
+        CacheError: it is missing, cut short or lacks a key.
+    """
+    about = read_json(folder / "model.json")
+    if not isinstance(about, dict):
+        raise _unusable(folder / "model.json", "it holds no keys")
+    if missing := [key for key in needed if key not in about]:
+        raise _unusable(folder / "model.json", f"it has no {', '.join(missing)}")
+    return about
+
+
+def weights_file(folder: Path) -> Path:
+    """Where a model's weights lie: a run keeps its student's under the student's name."""
+    student = folder / "student.safetensors"
+    return student if student.is_file() else folder / "model.safetensors"
+
+
+def verified(folder: Path) -> dict[str, Any]:
+    """A stored model's `model.json`, if the weights beside it are those that it describes.
+
+    Raises:
+        CacheError: the description cannot be used, or the weights are missing or others.
+    """
+    about, weights = described(folder), weights_file(folder)
+    expected = str(about.get("sha256", about["key"]))  # a student's key is the start of its weights' hash
+    if not weights.is_file():
+        raise _unusable(weights, "there is no such file")
+    try:
+        found = file_hash(weights)
+    except OSError as error:
+        raise _unusable(weights, error.strerror or str(error)) from error
+    if not found.startswith(expected):
+        raise _unusable(weights, f"its SHA-256 is {found[:16]}..., not {expected[:16]}...")
+    for epoch in about.get("snapshots", []):
+        if not (snapshot := folder / f"snapshot.{epoch}.safetensors").is_file():
+            raise _unusable(snapshot, "there is no such file")
+    return about
+
+
+def _unusable(path: Path, because: str) -> CacheError:
+    return CacheError(
+        f"cannot use {path}: {because}",
+        "the file was removed, cut short or changed after it was written",
+        f"remove {path.parent} and train the model again with the command that made it",
+    )

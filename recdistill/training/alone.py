@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ import torch
 
 from recdistill.config import TrainerConfig
 from recdistill.distill.none import NoDistillation
-from recdistill.errors import ConfigError
+from recdistill.errors import CacheError, ConfigError
 from recdistill.models.base import Recommender
+from recdistill.models.stored import described, verified, weights_file
 from recdistill.runtime import generator
-from recdistill.store import ensure_folder, file_hash, key_of, locked, read_json, write_csv, write_json
+from recdistill.store import cannot_write, ensure_folder, file_hash, key_of, locked, write_csv, write_json
 from recdistill.training.checkpoint import load_weights, save_weights
 from recdistill.training.trainer import OnEpoch, Validate, fit
 from recdistill.types import Interactions
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Recipe:
         seed: of initial weights, batches and draws.
         checkpoints: how many snapshots, early to best, are kept.
         stored: the folder of a model that an earlier run trained, instead of training one.
+        select: the validation metric whose best epoch is kept.
     """
 
     role: str
@@ -43,12 +46,15 @@ class Recipe:
     seed: int
     checkpoints: int = 1
     stored: Path | None = None
+    select: str = "ndcg@20"
 
     def key(self, fingerprint: str) -> str:
         """The key on a data set."""
         parts = {"role": self.role, "node": self.node, "trainer": asdict(self.trainer), "seed": self.seed}
         return key_of(
-            {"format_version": FORMAT_VERSION, "dataset": fingerprint, "checkpoints": self.checkpoints} | parts
+            {"format_version": FORMAT_VERSION, "dataset": fingerprint, "checkpoints": self.checkpoints}
+            | {"select": self.select}
+            | parts
         )
 
 
@@ -109,17 +115,34 @@ def trained_alone(
 
     Raises:
         ConfigError: a stored model is of another data set or split.
+        CacheError: a stored model's files are missing or were changed.
     """
     if recipe.stored is not None:
+        verified(recipe.stored)
         return _opened(recipe, recipe.stored, fingerprint, interactions, device)
     key = recipe.key(fingerprint)
     folder = shelf / key
     with locked(folder, f"{name} {key}", say):
-        if not (folder / "model.json").is_file():
+        if not _cached(folder, f"{name} {key}", say):
             _train(recipe, ensure_folder(folder), key, fingerprint, interactions, validate, device, on_epoch)
-        else:
-            say(f"{name} {key} is in the cache")
     return _opened(recipe, folder, fingerprint, interactions, device)
+
+
+def _cached(folder: Path, what: str, say: Callable[[str], None]) -> bool:
+    """Whether a model is there and whole; the description of a damaged one is removed, so that it is made again."""
+    if not (folder / "model.json").exists():
+        return False
+    try:
+        _tidy(folder, verified(folder).get("snapshots", []))
+    except CacheError as error:
+        say(f"{what} in the cache is damaged and is trained again: {error.what}")
+        try:
+            (folder / "model.json").unlink()
+        except OSError as denied:
+            raise cannot_write(folder / "model.json", denied) from denied
+        return False
+    say(f"{what} is in the cache")
+    return True
 
 
 def _train(
@@ -155,7 +178,7 @@ def _train(
         )
         write_csv(folder / "history.csv", done.history)
     save_weights(folder / "model.safetensors", model.state_dict())
-    kept = _keep_snapshots(folder, recipe.checkpoints, done.best_epoch) if done is not None else []
+    kept = _chosen_snapshots(folder, recipe.checkpoints, done.best_epoch) if done is not None else []
     write_json(
         folder / "model.json",
         describe(recipe.node, interactions, fingerprint)
@@ -164,6 +187,7 @@ def _train(
             "sha256": file_hash(folder / "model.safetensors"),
             "trainer": asdict(recipe.trainer),
             "seed": recipe.seed,
+            "select": recipe.select,
             "epochs": 0 if done is None else done.epochs,
             "best_epoch": 0 if done is None else done.best_epoch,
             "valid": None if done is None else done.best_value,
@@ -171,7 +195,7 @@ def _train(
             "snapshots": kept,
         },
     )
-    progress.unlink(missing_ok=True)
+    _tidy(folder, kept)
 
 
 def describe(node: dict[str, Any], interactions: Interactions, fingerprint: str) -> dict[str, Any]:
@@ -185,33 +209,47 @@ def describe(node: dict[str, Any], interactions: Interactions, fingerprint: str)
     }
 
 
-def _keep_snapshots(folder: Path, number: int, best_epoch: int) -> list[int]:
-    """Keep `number` snapshots evenly spaced over the evaluations up to the best; remove the others."""
+def _chosen_snapshots(folder: Path, number: int, best_epoch: int) -> list[int]:
+    """Epochs of `number` snapshots evenly spaced over the evaluations up to the best."""
     epochs = sorted(int(path.name.split(".")[1]) for path in folder.glob("snapshot.*.safetensors"))
     upto = [epoch for epoch in epochs if epoch <= best_epoch]
     last = len(upto) - 1
-    kept = sorted({upto[round(step * last / max(number - 1, 1))] for step in range(number)}) if upto else []
-    for epoch in set(epochs) - set(kept):
-        (folder / f"snapshot.{epoch}.safetensors").unlink()
-    return kept
+    return sorted({upto[round(step * last / max(number - 1, 1))] for step in range(number)}) if upto else []
+
+
+def _tidy(folder: Path, kept: list[int]) -> None:
+    """Remove what only the training needed; after model.json is written, so that a kill here changes nothing."""
+    names = {f"snapshot.{epoch}.safetensors" for epoch in kept}
+    with suppress(OSError):
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        for path in folder.glob("snapshot.*.safetensors"):
+            if path.name not in names:
+                path.unlink(missing_ok=True)
 
 
 def _opened(
     recipe: Recipe, folder: Path, fingerprint: str, interactions: Interactions, device: torch.device
 ) -> TrainedModel:
-    about = read_json(folder / "model.json")
+    about = described(folder)
     if about["dataset"] != fingerprint:
         raise ConfigError(
             f"the stored model {folder} was trained on data set {about['dataset']}, this run uses {fingerprint}",
             "a teacher of another split has seen this split's test interactions",
             "use the same dataset and dataset.split.seed as that run",
         )
-    weights = folder / ("student.safetensors" if (folder / "student.safetensors").is_file() else "model.safetensors")
+    weights = weights_file(folder)
 
     def load(path: Path | None) -> Recommender:
         model = prepared(recipe, interactions, device)
         found = load_weights(path or weights)
-        model.load_state_dict({name: found[name] for name in model.state_dict()})
+        try:
+            model.load_state_dict({name: found[name] for name in model.state_dict()})
+        except (KeyError, RuntimeError) as error:
+            raise CacheError(
+                f"the weights {path or weights} are not those of the model that model.json describes: {error}",
+                "one of the two files was changed",
+                f"remove {folder} and train the model again with the command that made it",
+            ) from error
         return model.eval()
 
     snapshots = [(epoch, folder / f"snapshot.{epoch}.safetensors") for epoch in about.get("snapshots", [])]

@@ -11,7 +11,7 @@ import torch
 
 from contracts import toys
 from recdistill.config import TrainerConfig
-from recdistill.errors import ConfigError
+from recdistill.errors import CacheError, ConfigError
 from recdistill.models.base import Recommender
 from recdistill.models.mf import MF
 from recdistill.models.mostpop import MostPop
@@ -109,6 +109,84 @@ def test_the_key_holds_whatever_makes_the_model(other: Callable[[Recipe], Recipe
     assert other(recipe()).key("data") != recipe().key("data")
     assert recipe().key("data") == recipe().key("data")
     assert recipe().key("other data") != recipe().key("data")
+
+
+def test_the_metric_that_selects_the_best_epoch_is_in_the_key() -> None:
+    assert replace(recipe(), select="ndcg@10").key("data") != recipe().key("data")
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def alter_weights(folder: Path) -> None:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "no weights": remove_weights,
+    "other weights": alter_weights,
+    "no keys": lambda folder: (folder / "model.json").write_text("{}"),
+    "a list": lambda folder: (folder / "model.json").write_text("[]"),
+    "torn": lambda folder: (folder / "model.json").write_text('{"model": {"_tar'),
+    "no snapshot": lambda folder: min(folder.glob("snapshot.*")).unlink(),
+}
+
+
+@pytest.mark.parametrize("harm", DAMAGE)
+def test_a_damaged_model_in_the_cache_is_trained_again_and_the_user_is_told(tmp_path: Path, harm: str) -> None:
+    first = trained(tmp_path, recipe(checkpoints=2), Rising(5))
+    before = {path.name: path.read_bytes() for path in first.folder.glob("*.safetensors")}
+    DAMAGE[harm](first.folder)
+    lines: list[str] = []
+    second = trained(tmp_path, recipe(checkpoints=2), Rising(5), say=lines.append)
+    assert len(lines) == 1
+    assert "is damaged and is trained again" in lines[0]
+    assert {path.name: path.read_bytes() for path in second.folder.glob("*.safetensors")} == before
+    assert trained(tmp_path, recipe(checkpoints=2), Rising(5), say=lines.append).key == first.key
+    assert lines[1:] == [f"teacher {first.key} is in the cache"]
+
+
+@pytest.mark.parametrize("harm", DAMAGE)
+def test_a_damaged_stored_model_is_refused_and_left_as_it_is(tmp_path: Path, harm: str) -> None:
+    folder = trained(tmp_path, recipe(checkpoints=2), Rising(5)).folder
+    DAMAGE[harm](folder)
+    names = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(CacheError) as caught:
+        trained(tmp_path, replace(recipe(), stored=folder), Rising(5))
+    assert str(folder) in caught.value.what
+    assert caught.value.fix
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_weights_of_another_architecture_are_no_traceback(tmp_path: Path) -> None:
+    model = trained(tmp_path, recipe(), Rising(5))
+    with pytest.raises(CacheError, match="are not those of the model"):
+        trained(tmp_path, replace(recipe(), stored=model.folder, make=lambda: MF(dim=4)), Rising(5)).load(None)
+
+
+def test_a_kill_while_snapshots_are_removed_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = trained(tmp_path / "straight", recipe(checkpoints=3), Rising(9))
+    real = Path.unlink
+    removed: list[str] = []
+
+    def kill(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith("snapshot."):
+            if len(removed) == 2:
+                raise Stop
+            removed.append(path.name)
+        real(path, missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(Path, "unlink", kill)
+        trained(tmp_path / "killed", recipe(checkpoints=3), Rising(9))
+    again = trained(tmp_path / "killed", recipe(checkpoints=3), Rising(9))
+    assert [epoch for epoch, _ in again.snapshots] == [epoch for epoch, _ in straight.snapshots]
+    assert sorted(path.name for path in again.folder.iterdir()) == sorted(
+        path.name for path in straight.folder.iterdir()
+    )
 
 
 class Stop(Exception):
