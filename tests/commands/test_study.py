@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recdistill.cli import main
+from recdistill.commands.conf import conf_folder
 from recdistill.commands.study import choose, read_study, settings_of_trials
 
 STUDY = """# A study in seconds.
@@ -127,3 +129,9 @@ def test_the_best_validation_value_is_chosen(place: Path) -> None:
         ] + [{"phase": "final", "dataset": "synthetic", "method": "unkd", "value": 0.9, "settings": ["a=test"]}]
 
     assert choose(plan, Rows())["synthetic", "unkd"] == ["a=0.3"]
+
+
+@pytest.mark.parametrize("name", ["none", "rrd", "unkd"])
+def test_a_sweep_never_reads_test(name: str) -> None:
+    node = yaml.safe_load((conf_folder() / "sweep" / f"{name}.yaml").read_text())
+    assert node["evaluation"] == {"test": False}
