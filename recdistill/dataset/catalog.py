@@ -41,7 +41,11 @@ class Source:
 
     def signature(self, data: Path) -> Any:
         """What identifies the raw table without reading it (JSON values), or None if only reading can tell."""
-        return self.checksum if self.path is None else _file_signature(Path(self.path))
+        return self.checksum if self.path is None else _file_signature(Path(self.path), self._kind())
+
+    def _kind(self) -> str:
+        """The class, since each reads and checks a file in its own way."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
 
     def checked(self, table: RawTable) -> RawTable:
         """The table, if it is the one whose checksum is stored.
@@ -193,7 +197,7 @@ class File(Source):
 
     def signature(self, data: Path) -> Any:
         """Path, size and time of the file, and the columns: they remember the hash of what was read."""
-        return _file_signature(Path(self.path), self.user_column, self.item_column)
+        return _file_signature(Path(self.path), self._kind(), self.user_column, self.item_column)
 
     def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
         """Read the file's user and item columns."""

@@ -35,15 +35,30 @@ def load(source: Source, *, data: Path, cache: Path, groups: int, say: Say) -> D
     """
     made_by = _made_by(source)
     table_name = _known_table(source, data, cache)
-    if table_name is None or not _complete(cache / "datasets" / key_of([table_name, made_by])):
-        with locked(cache / "datasets" / key_of([source.name, made_by]), f"data set {source.name}", say):
-            table = source.table(data, cache / "downloads", say)
-            table_name = table_hash(table)
-            folder = cache / "datasets" / key_of([table_name, made_by])
-            if not _complete(folder):
-                _store(folder, source, contiguous(table), table_name, made_by)
-        _remember_table(source, data, cache, table_name)
-    return _open(cache / "datasets" / key_of([table_name, made_by]), source.name, groups, say)
+    if table_name is None or not _complete(_folder(cache, table_name, made_by)):
+        # by the source's name alone: whatever their splits, two processes must not fetch one file at once
+        with locked(cache / "datasets" / key_of(["source", source.name]), f"data set {source.name}", say):
+            table_name = _made(source, data, cache, made_by, say)
+    return _open(_folder(cache, table_name, made_by), source.name, groups, say)
+
+
+def _folder(cache: Path, table_name: str, made_by: dict[str, Any]) -> Path:
+    return cache / "datasets" / key_of([table_name, made_by])
+
+
+def _made(source: Source, data: Path, cache: Path, made_by: dict[str, Any], say: Say) -> str:
+    """Read and store a data set, unless another process just did; returns the hash of its table."""
+    known = _known_table(source, data, cache)
+    if known is not None and _complete(_folder(cache, known, made_by)):
+        return known
+    table = source.table(data, cache / "downloads", say)
+    table_name = table_hash(table)
+    folder = _folder(cache, table_name, made_by)
+    with locked(folder, f"data set {source.name}", say):  # so that nobody prunes what is being written
+        if not _complete(folder):
+            _store(folder, source, contiguous(table), table_name, made_by)
+    _remember_table(source, data, cache, table_name)
+    return table_name
 
 
 def _made_by(source: Source) -> dict[str, Any]:

@@ -53,11 +53,18 @@ def read_table(
         DataError: the file is missing, empty, cut short or not UTF-8, or a column is not there.
     """
     frame = _read_frame(path)
-    # RecBole writes `name:type` in its header.
-    frame.columns = [str(name).split(":")[0] for name in frame.columns]
+    # RecBole writes `name:type` in its header; a column may be asked for either way.
+    short = {str(name): str(name).split(":")[0] for name in frame.columns}
+    frame.columns = [short[str(name)] for name in frame.columns]
     frame = frame.loc[:, ~frame.columns.duplicated()]
-    user = _column(frame, path, "user", user_column, USER_COLUMNS)
-    item = _column(frame, path, "item", item_column, ITEM_COLUMNS)
+    user = _column(frame, path, "user", short.get(user_column or "", user_column), USER_COLUMNS)
+    item = _column(frame, path, "item", short.get(item_column or "", item_column), ITEM_COLUMNS)
+    if user == item:
+        raise DataError(
+            f"{path}: {user!r} would be both the user and the item column",
+            "every user would have one item, itself",
+            "name two columns: dataset.user_column=NAME dataset.item_column=NAME",
+        )
     rating = _column(frame, path, "rating", None, RATING_COLUMNS, optional=True) if extras else None
     time = _column(frame, path, "timestamp", None, TIME_COLUMNS, optional=True) if extras else None
     return _table(
@@ -203,7 +210,8 @@ def _table(path: Path, user: pd.Series, item: pd.Series, rating: pd.Series | Non
 
 
 def _ids(path: Path, column: pd.Series, role: str) -> np.ndarray:
-    text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
+    values = _plain(path, column, role)
+    text = values.where(column.notna(), "").astype(str).str.strip()
     bad = (text == "") | (text.str.lower() == "nan")
     if bad.any():
         raise DataError(
@@ -213,6 +221,25 @@ def _ids(path: Path, column: pd.Series, role: str) -> np.ndarray:
             "remove these rows or give them ids",
         )
     return text.to_numpy(object)
+
+
+def _plain(path: Path, column: pd.Series, role: str) -> pd.Series:
+    """The values as objects whose text is an id; whole numbers stored as float, as 1.0, are the numbers they mean."""
+    values = column.astype(object)
+    if pd.api.types.is_float_dtype(column.dtype):
+        number = column[column.notna()].astype(float)
+        if np.isfinite(number).all() and (number == number.round()).all():
+            return values.map(lambda value: value if pd.isna(value) else int(value))
+    if pd.api.types.infer_dtype(values, skipna=True) != "string":
+        nested = values.map(lambda value: isinstance(value, bytes | list | tuple | dict | set | np.ndarray))
+        if nested.any():
+            position = int(nested.to_numpy(bool).argmax())
+            raise DataError(
+                f"{path}: the {role} id in data row {position + 1} is of type {type(values.iloc[position]).__name__}",
+                "an id is text or a number; bytes, lists and records have no one spelling",
+                f"convert the column to text, or name another: dataset.{role}_column=NAME",
+            )
+    return values
 
 
 def _numbers(path: Path, column: pd.Series, role: str) -> pd.Series:

@@ -112,6 +112,19 @@ def test_a_files_signature_changes_with_size_and_columns_and_is_none_without_the
     assert signature() != before
 
 
+def test_two_kinds_of_source_on_one_path_have_two_signatures(tmp_path: Path) -> None:
+    path = tmp_path / "u.inter"
+    path.write_text("user\titem\n1\t2\n")
+    kinds = (MovieLens100K(name="a", path=str(path), **COMMON), CiteULikeT(name="b", path=str(path), **COMMON),
+             File(name="c", path=str(path), user_column=None, item_column=None, **COMMON))  # fmt: skip
+    assert len({str(source.signature(tmp_path)) for source in kinds}) == 3
+
+
+def test_one_column_for_users_and_items_is_refused() -> None:
+    with pytest.raises(SettingsError, match="item_column='id'"):
+        File(name=None, path="x.csv", user_column="id", item_column="id", **COMMON)
+
+
 def test_synthetic_data_have_the_stated_size_and_enough_items_per_user(tmp_path: Path) -> None:
     pairs = contiguous(read(synthetic(n_interactions=800), tmp_path))
     assert len(pairs.user) == pytest.approx(800, rel=0.1)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
+from recdistill.dataset import loading
 from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Say, Synthetic
 from recdistill.dataset.loading import load
 from recdistill.dataset.readers import RawTable
@@ -90,6 +94,63 @@ def test_a_second_load_reads_from_the_cache(tmp_path: Path) -> None:
     assert_same(first, opened(source, tmp_path))
     assert_same(first, opened(counted(), tmp_path))
     assert source.made == 1
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_loading import Counted, RandomPerUser, counted, opened
+class Fetched(Counted):
+    def table(self, data, downloads, say):
+        downloads.mkdir(parents=True, exist_ok=True)
+        (downloads / "archive.zip").touch(exist_ok=False)
+        time.sleep(1)
+        (downloads / "archive.zip").unlink()
+        return super().table(data, downloads, say)
+print(opened(Fetched(n_users=20, n_items=30, n_interactions=200, filter=counted().filter,
+    split=RandomPerUser(seed=int(sys.argv[3]))), Path(sys.argv[1])).fingerprint)
+"""
+
+
+def test_two_processes_with_two_splits_do_not_fetch_at_once(tmp_path: Path) -> None:
+    def process(seed: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(Path(__file__).parent), str(seed)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    said = [process.communicate(timeout=120) for process in [process(0), process(1)]]
+    assert [error for _, error in said] == ["", ""]
+    assert len({fingerprint for fingerprint, _ in said}) == 2
+
+
+def test_a_data_set_is_written_under_the_lock_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, held = loading._store, []
+
+    def store(folder: Path, *rest: Any) -> None:
+        with pytest.raises(Timeout):
+            FileLock(folder.with_name(f".{folder.name}.lock")).acquire(timeout=0)
+        held.append(folder)
+        real(folder, *rest)
+
+    monkeypatch.setattr(loading, "_store", store)
+    assert [opened(counted(), tmp_path).folder] == held
+
+
+def test_a_named_data_sets_checksum_is_checked_though_the_file_was_read_as_another_source(tmp_path: Path) -> None:
+    rows = [f"{user}\t{item}" for user in range(5) for item in range(6)]
+    (tmp_path / "a.inter").write_text("\n".join(["user\titem", *rows]))
+    common: dict[str, Any] = {"path": str(tmp_path / "a.inter"), "filter": Filter(), "split": RandomPerUser()}
+    opened(File(name="mine", user_column=None, item_column=None, **common), tmp_path)
+    opened(Unchecked(name="unchecked", **common), tmp_path)
+    with pytest.raises(DataError, match="SHA-256"):
+        opened(MovieLens100K(name="ml-100k", **common), tmp_path)
+
+
+class Unchecked(MovieLens100K):
+    """The same reader without a checksum."""
+
+    def checked(self, table: RawTable) -> RawTable:
+        return table
 
 
 def test_another_number_of_groups_uses_the_same_stored_data_set(tmp_path: Path) -> None:

@@ -71,6 +71,43 @@ def test_numbers_as_ids_in_parquet_are_the_ids_of_the_text_file(tmp_path: Path) 
     assert table_hash(read_table(tmp_path / "a.parquet")) == table_hash(read_table(tmp_path / "a.csv"))
 
 
+def test_whole_numbers_stored_as_float_in_parquet_are_the_numbers(tmp_path: Path) -> None:
+    pd.DataFrame({"user": [1.0, 2.0], "item": [1e16, 0.0]}).to_parquet(tmp_path / "a.parquet")
+    assert pairs(read_table(tmp_path / "a.parquet")) == [("1", "10000000000000000"), ("2", "0")]
+
+
+def test_numbers_that_are_not_all_whole_stay_as_they_are(tmp_path: Path) -> None:
+    pd.DataFrame({"user": [1.0, 2.5], "item": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    assert pairs(read_table(tmp_path / "a.parquet")) == [("1.0", "1"), ("2.5", "2")]
+
+
+def test_whole_numbers_with_a_gap_are_an_error_that_names_the_row(tmp_path: Path) -> None:
+    pd.DataFrame({"user": [1.0, None], "item": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    broken(tmp_path / "a.parquet", "1 rows without a user id, first in data row 2")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(b"caf\xe9", "bytes"), ([1, 2], "ndarray"), ({"a": 1}, "dict")], ids=["bytes", "list", "dict"]
+)
+def test_ids_that_are_neither_text_nor_numbers_are_an_error_that_names_the_row(
+    tmp_path: Path, value: object, kind: str
+) -> None:
+    pd.DataFrame({"user": ["a", "b"], "item": [None, value]}).to_parquet(tmp_path / "a.parquet")
+    error = broken(tmp_path / "a.parquet", f"the item id in data row 2 is of type {kind}")
+    assert "dataset.item_column" in error.fix
+
+
+def test_columns_of_an_inter_file_can_be_named_as_its_header_spells_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.inter", b"who:token\twhat:token\n1\t2\n")
+    assert pairs(read_table(path, "who:token", "what:token")) == pairs(read_table(path, "who", "what")) == [("1", "2")]
+    broken(path, "no user column 'who:float'", user_column="who:float", item_column="what")
+
+
+def test_one_column_cannot_be_both_user_and_item(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.inter", b"item:token\twhat:token\n1\t2\n")
+    broken(path, "'item' would be both", user_column="item:token")
+
+
 def test_columns_can_be_named(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", b"who,what,user\nx,y,z\n")
     assert pairs(read_table(path, "who", "what")) == [("x", "y")]
