@@ -29,16 +29,26 @@ def stamp() -> str:
     return hashlib.sha256(b"\0".join([*parts, sys.version.encode(), str(ROOT).encode()])).hexdigest()
 
 
+def outside() -> str:
+    """An interpreter that lives on when the environment is removed: an activated environment's is not this one."""
+    if Path(sys.prefix).resolve() != VENV.resolve():
+        return sys.executable
+    names = ("python.exe",) if os.name == "nt" else ("bin/python{}.{}".format(*sys.version_info), "bin/python3")
+    found = [Path(getattr(sys, "_base_executable", "")), *(Path(sys.base_prefix) / name for name in names)]
+    return next((str(path) for path in found if path.is_file()), sys.executable)
+
+
 def make(wanted: str) -> None:
     """Create the environment from nothing and install the lock and the project."""
     if sys.version_info < (3, 11):  # noqa: UP036  # this file also meets older Pythons
         sys.exit(f"recdistill needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
     print(f"setting up {VENV} (once; needs a few minutes and about 1.5 GB)", file=sys.stderr, flush=True)
+    base = outside()
     if VENV.exists():
         shutil.rmtree(VENV)
     venv.create(VENV, with_pip=False, symlinks=os.name != "nt")
     python = BIN / ("python.exe" if os.name == "nt" else "python")
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install", "--quiet"]
+    pip = [base, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install", "--quiet"]
     for arguments in (["-r", "requirements.lock"], ["--no-deps", "--no-build-isolation", "--editable", "."]):
         done = subprocess.run([*pip, *arguments], cwd=ROOT, check=False, stdin=subprocess.DEVNULL, stdout=sys.stderr)
         if done.returncode != 0:

@@ -25,15 +25,16 @@ def clone(tmp_path):
     (tmp_path / "fake/pip/__init__.py").touch()  # without it the real pip would win
     (tmp_path / "fake/pip/__main__.py").write_text(
         "import os, sys, pathlib\n"
+        "if sys.prefix.endswith('.venv'): sys.exit('No module named pip')\n"  # as in every environment made here
         "pathlib.Path(os.environ['PIP_SAW']).open('a').write(' '.join(sys.argv[1:]) + chr(10))\n"
         "sys.exit(int(os.environ.get('PIP_RC', 0)))\n"
     )
     return root
 
 
-def env(clone, *words, **variables):
+def env(clone, *words, python=sys.executable, **variables):
     paths = {"PYTHONPATH": str(clone.parent / "fake"), "PIP_SAW": str(clone.parent / "saw")}
-    command = [sys.executable, str(clone / "scripts/env.py"), *words]
+    command = [python, str(clone / "scripts/env.py"), *words]
     return subprocess.run(
         command, env=os.environ | paths | variables, cwd=clone.parent, capture_output=True, text=True, check=False
     )
@@ -72,6 +73,16 @@ def test_a_changed_lock_or_project_is_installed_again(clone, name):
     (clone / name).write_text((clone / name).read_text() + "\n# changed\n")
     assert env(clone, *INSIDE).returncode == 7
     assert len(saw(clone)) == 4
+
+
+def test_the_environments_own_python_installs_a_changed_lock_too(clone):
+    env(clone, *INSIDE)
+    (clone / "requirements.lock").write_text((clone / "requirements.lock").read_text() + "\n# changed\n")
+    done = env(clone, *INSIDE, python=str(clone / ".venv/bin/python"))
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.startswith(f"{clone}/.venv|")
+    assert len(saw(clone)) == 4
+    assert env(clone, *INSIDE).stderr == ""  # and all is fresh
 
 
 def test_a_moved_clone_is_installed_again(clone):
