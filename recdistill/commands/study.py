@@ -3,61 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
-import random
+import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 
 from recdistill.commands.compare import DEFAULT_METRICS, FORMATS
-from recdistill.commands.conf import conf_folder
-from recdistill.errors import ConfigError, RecDistillError
-from recdistill.report.compare import as_rows, compare, find_runs
+from recdistill.commands.study_file import SCRATCH, Study, read_study, settings_of_trials
+from recdistill.errors import CacheError, ConfigError, RecDistillError
+from recdistill.report.compare import as_rows, compare, find_runs, with_metrics
 from recdistill.report.tables import print_table
-from recdistill.store import atomic, ensure_folder, key_of, locked, read_json
-
-SCRATCH = "scratch"
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of a study: overrides that choose it, and the space that is searched (key to its choices)."""
-
-    name: str
-    overrides: list[str]
-    space: Mapping[str, list[str]]
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a study's YAML says.
-
-    Attributes:
-        name: of the study; its folder.
-        datasets: name to overrides that only this data set has.
-        methods: the rows; one of them is `scratch`, whose settings also make the reference of all others.
-        overrides: of every run.
-        trials: settings tried per method and data set, the same number for all.
-        seeds: of the final runs; the first is the one that settings are tuned with.
-    """
-
-    name: str
-    datasets: Mapping[str, list[str]]
-    methods: list[Method]
-    overrides: list[str]
-    trials: int
-    seeds: list[int]
+from recdistill.store import atomic, ensure_folder, locked, read_json
 
 
 @dataclass(frozen=True)
@@ -88,21 +60,35 @@ def study(words: Sequence[str]) -> int:
     parser.add_argument("file", type=Path, help="a study's YAML, or the name of one in conf/study")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the outputs folder (default: outputs)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
-    parser.add_argument("--commands", action="store_true", help="print the commands of the trials and stop")
+    parser.add_argument(
+        "--commands",
+        action="store_true",
+        help="print the commands and stop; of the final runs once all trials are done",
+    )
     arguments = parser.parse_args(list(words))
+    if arguments.jobs < 1:
+        raise ConfigError(f"--jobs {arguments.jobs}", "at least one run goes on at a time", "write --jobs 1 or more")
     plan = read_study(arguments.file)
-    folder = arguments.outputs / "studies" / plan.name
+    outputs, folder = arguments.outputs, arguments.outputs / "studies" / plan.name
+    trials = list(tuning_jobs(plan, folder, outputs))
     if arguments.commands:
-        for job in tuning_jobs(plan, folder, arguments.outputs):
+        ledger = Ledger(folder / "ledger.jsonl")
+        all_tried = all(map(ledger.has, trials))
+        for job in [*trials, *(final_jobs(plan, folder, outputs, choose(trials, ledger)) if all_tried else [])]:
             print(job.command())
         return 0
     ensure_folder(folder)
-    with locked(folder / "study", f"the study {plan.name}", lambda line: print(line, file=sys.stderr)):
+    with locked(folder / "study", f"the study {plan.name}", _say):
         ledger = Ledger(folder / "ledger.jsonl")
-        _run_all(list(tuning_jobs(plan, folder, arguments.outputs)), ledger, arguments.jobs)
-        chosen = choose(plan, ledger)
-        _run_all(list(final_jobs(plan, folder, arguments.outputs, chosen)), ledger, arguments.jobs)
-    return _report(plan, folder, chosen)
+        _run_all(trials, ledger, arguments.jobs)
+        chosen = choose(trials, ledger)
+        finals = list(final_jobs(plan, folder, outputs, chosen))
+        _run_all(finals, ledger, arguments.jobs)
+    return _report(plan, folder, finals, chosen)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class Ledger:
@@ -115,18 +101,22 @@ class Ledger:
         if path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines():
                 try:
-                    self.rows.append(json.loads(line))
+                    row = json.loads(line)
                 except json.JSONDecodeError:
                     continue
+                if isinstance(row, dict) and {"command", "value"} <= row.keys():
+                    self.rows.append(row)
 
-    def value(self, job: Job) -> float | None:
-        """The validation value of a job that is done, else None."""
-        for row in self.rows:
-            if row["command"] == job.command():
-                return float(row["value"])
-        return None
+    def has(self, job: Job) -> bool:
+        """Whether a job is done."""
+        return any(row["command"] == job.command() for row in self.rows)
 
-    def add(self, job: Job, value: float, seconds: float) -> None:
+    def value(self, job: Job) -> float:
+        """The validation value of a job; minus infinity where it has none."""
+        found = [row["value"] for row in self.rows if row["command"] == job.command()]
+        return float(found[-1]) if found and isinstance(found[-1], int | float) else float("-inf")
+
+    def add(self, job: Job, value: float | None, seconds: float) -> None:
         """Write one row through to the disk."""
         row = {
             "phase": job.phase,
@@ -147,84 +137,6 @@ class Ledger:
             os.fsync(stream.fileno())
 
 
-def read_study(file: Path) -> Study:
-    """Parse and check a study's YAML.
-
-    Raises:
-        ConfigError: a key is missing or unknown, or a method has no search space.
-    """
-    path = file if file.suffix == ".yaml" else conf_folder() / "study" / f"{file}.yaml"
-    if not path.is_file():
-        raise ConfigError(f"there is no study {path}", "a study is a YAML file", "name a file, or one of conf/study")
-    try:
-        node = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"{path} cannot be read: {text}", "a study is a YAML file", "mend that place") from error
-    wanted = {"datasets", "methods", "trials", "seeds"}
-    known = wanted | {"overrides"}
-    if not isinstance(node, dict) or wanted - node.keys() or node.keys() - known:
-        given = sorted(node) if isinstance(node, dict) else node
-        raise ConfigError(
-            f"{path} has the keys {given}", f"a study has {sorted(wanted)}, and may have overrides", "mend its keys"
-        )
-    methods = [_method(path, name, about or {}) for name, about in node["methods"].items()]
-    if SCRATCH not in node["methods"]:
-        raise ConfigError(
-            f"{path} has no method {SCRATCH}",
-            "every gain is measured from the undistilled student, tuned with the same budget",
-            f"add methods.{SCRATCH}: {{overrides: [distill=none]}}",
-        )
-    if not isinstance(node["trials"], int) or node["trials"] < 1 or not node["seeds"]:
-        raise ConfigError(
-            f"{path}: trials and seeds must not be empty", "each method needs a trial and a seed", "set them"
-        )
-    datasets = {name: list((about or {}).get("overrides", [])) for name, about in node["datasets"].items()}
-    return Study(path.stem, datasets, methods, list(node.get("overrides", [])), node["trials"], list(node["seeds"]))
-
-
-def _method(path: Path, name: str, about: Mapping[str, Any]) -> Method:
-    """A method with its search space: its own `space`, else the file in conf/sweep that it names or is named after."""
-    overrides = list(about.get("overrides", []))
-    if "space" in about:
-        params = dict(about["space"])
-    else:
-        file = conf_folder() / "sweep" / f"{about.get('sweep', name)}.yaml"
-        if not file.is_file():
-            raise ConfigError(
-                f"{path}: method {name} has no search space",
-                "every method is tuned over a space of its own",
-                f"add methods.{name}.space, or methods.{name}.sweep with the name of a file in conf/sweep",
-            )
-        params = yaml.safe_load(file.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
-    return Method(name, overrides, {key: _choices(key, str(value)) for key, value in params.items()})
-
-
-def _choices(key: str, text: str) -> list[str]:
-    override = OverridesParser.create().parse_override(f"{key}={text}")
-    if override.is_sweep_override() and isinstance(override.value(), ChoiceSweep | RangeSweep):
-        return [str(value) for value in override.sweep_string_iterator()]
-    if override.is_sweep_override():
-        raise ConfigError(
-            f"{key}: {text} is not a list of choices",
-            "a study draws from choice(...) or range(...)",
-            "write choice(a,b,c)",
-        )
-    return [text]
-
-
-def settings_of_trials(method: Method, trials: int) -> list[list[str]]:
-    """The settings that are tried: distinct points of the space's grid, in a random order that never changes.
-
-    Where the grid has fewer points than trials, all of it is tried.
-    """
-    grid: list[list[str]] = [[]]
-    for key, choices in method.space.items():
-        grid = [[*point, f"{key}={choice}"] for point in grid for choice in choices]
-    random.Random(key_of([method.name, grid])).shuffle(grid)
-    return grid[:trials]
-
-
 def tuning_jobs(plan: Study, folder: Path, outputs: Path) -> Iterator[Job]:
     """Every trial: one seed, no test, no reference rows."""
     for dataset, own in plan.datasets.items():
@@ -238,16 +150,25 @@ def tuning_jobs(plan: Study, folder: Path, outputs: Path) -> Iterator[Job]:
 
 def final_jobs(plan: Study, folder: Path, outputs: Path, chosen: Mapping[tuple[str, str], list[str]]) -> Iterator[Job]:
     """The chosen settings of every method over all seeds, with the tuned scratch as the reference."""
+    scratch = next(method for method in plan.methods if method.name == SCRATCH)
     for dataset, own in plan.datasets.items():
-        reference = [f"scratch.{setting}" for setting in chosen[dataset, SCRATCH] if setting.startswith("trainer.")]
-        scratch = next(method for method in plan.methods if method.name == SCRATCH)
-        reference += [f"scratch.{text}" for text in scratch.overrides if text.startswith("trainer.")]
+        reference = _reference([*plan.overrides, *own, *scratch.overrides, *chosen[dataset, SCRATCH]])
         for method in plan.methods:
             settings = chosen[dataset, method.name]
             for seed in plan.seeds:
                 where = folder / "final" / dataset / method.name / f"seed-{seed}"
                 words = [f"dataset={dataset}", *plan.overrides, *own, *method.overrides, *settings, *reference]
                 yield _job("final", dataset, method.name, seed, settings, [*words, f"seed={seed}"], where, outputs)
+
+
+def _reference(words: Sequence[str]) -> list[str]:
+    """What makes the reference's trainer that of the scratch method: its words in its order, the last one wins."""
+    own = [re.sub(r"^(\+*)trainer(?=[.=])", r"\1scratch.trainer", word) for word in words]
+    return [
+        word.replace("scratch.trainer=", "trainer@scratch.trainer=", 1) if word.startswith("scratch.trainer=") else word
+        for word, before in zip(own, words, strict=True)
+        if word != before
+    ]
 
 
 def _job(
@@ -260,26 +181,35 @@ def _job(
     where: Path,
     outputs: Path,
 ) -> Job:
-    places = [f"paths.outputs={outputs}", f"hydra.run.dir={where}"]
+    places = [_word("paths.outputs", outputs), _word("hydra.run.dir", where)]
     return Job(phase, dataset, method, number, settings, [*words, *places], where)
 
 
-def choose(plan: Study, ledger: Ledger) -> dict[tuple[str, str], list[str]]:
-    """The settings with the best validation value, per data set and method."""
-    best: dict[tuple[str, str], tuple[float, list[str]]] = {}
-    for row in ledger.rows:
-        place = (row["dataset"], row["method"])
-        if row["phase"] == "trial" and (place not in best or row["value"] > best[place][0]):
-            best[place] = (row["value"], row["settings"])
-    wanted = [(dataset, method.name) for dataset in plan.datasets for method in plan.methods]
-    return {place: best[place][1] for place in wanted}
+def _word(key: str, path: Path) -> str:
+    """An override whose value is a path, quoted where Hydra would read something else."""
+    try:
+        plain = OverridesParser.create().parse_override(f"{key}={path}").value() == str(path)
+    except HydraException:
+        plain = False
+    return f"{key}={path if plain else QuotedString(str(path), Quote.single).with_quotes()}"
+
+
+def choose(trials: Sequence[Job], ledger: Ledger) -> dict[tuple[str, str], list[str]]:
+    """The settings with the best validation value, per data set and method; of equals the first."""
+    best: dict[tuple[str, str], Job] = {}
+    for job in trials:
+        rival = best.setdefault((job.dataset, job.method), job)
+        if ledger.value(job) > ledger.value(rival):
+            best[job.dataset, job.method] = job
+    return {place: job.settings for place, job in best.items()}
 
 
 def _run_all(jobs: list[Job], ledger: Ledger, at_a_time: int) -> None:
-    todo = [job for job in jobs if ledger.value(job) is None]
+    # A final run's folder is read again for the table; other chosen settings may have been run in it since.
+    todo = [job for job in jobs if not ledger.has(job) or (job.phase == "final" and not _is_finished(job))]
     if not todo:
         return
-    print(f"{jobs[0].phase}: {len(todo)} of {len(jobs)} runs to do", file=sys.stderr, flush=True)
+    _say(f"{jobs[0].phase}: {len(todo)} of {len(jobs)} runs to do")
     with ThreadPoolExecutor(at_a_time) as pool:
         failures = [text for text in pool.map(lambda job: _run(job, ledger), todo) if text is not None]
     if failures:
@@ -291,25 +221,74 @@ def _run_all(jobs: list[Job], ledger: Ledger, at_a_time: int) -> None:
 
 
 def _run(job: Job, ledger: Ledger) -> str | None:
-    """Run one job in a process of its own; returns what it said if it failed."""
+    """Run one job in a process of its own, unless its folder has it; returns what it said if it failed."""
     started = time.perf_counter()
-    print(job.command(), file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "recdistill", "train", *job.words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        return f"{job.command()}\n{done.stderr.strip()[-2000:]}"
+    _say(job.command())
+    _wait_for(job.folder)
+    if not _is_finished(job):
+        done = run_child([sys.executable, "-m", "recdistill", "train", *job.words])
+        if done.returncode != 0:
+            return f"{job.command()}\n{done.stderr.strip()[-2000:]}"
     metrics = read_json(job.folder / "results.json")["models"]["student"]["metrics"]
     name = [metric for metric in metrics if metric.startswith("valid/ndcg@")][-1]
     ledger.add(job, metrics[name], time.perf_counter() - started)
-    print(f"  {name}={metrics[name]:.4f} in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    shown = "none" if metrics[name] is None else f"{metrics[name]:.4f}"
+    _say(f"  {name}={shown} in {time.perf_counter() - started:.0f} s")
     return None
 
 
-def _report(plan: Study, folder: Path, chosen: Mapping[tuple[str, str], list[str]]) -> int:
-    runs, unfinished = find_runs([folder / "final"])
+def run_child(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; on Linux it dies with this process, whatever ends that."""
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, preexec_fn=_dying_with_parent()
+    )
+
+
+def _dying_with_parent() -> Callable[[], None] | None:
+    """What a child does before its program starts; None where the system has no such thing."""
+    if sys.platform != "linux":
+        return None
+    parent, prctl = os.getpid(), ctypes.CDLL(None).prctl  # looked up here: a forked child should do little
+
+    def tie() -> None:
+        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return tie
+
+
+def _wait_for(folder: Path) -> None:
+    """Wait until nobody holds a run's folder: a study that was killed may have left a run at work."""
+    if not folder.is_dir():
+        return
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _say(f"waiting for the process that is at work in {folder}")
+        lock.acquire()
+    lock.release()
+
+
+def _is_finished(job: Job) -> bool:
+    """Whether a job's folder holds a finished run of its very words."""
+    status, given = job.folder / "status.json", job.folder / ".hydra" / "overrides.yaml"
+    try:
+        state, words = read_json(status), yaml.safe_load(given.read_text(encoding="utf-8"))
+        later = status.stat().st_mtime_ns >= given.stat().st_mtime_ns  # else a later run began and did not get far
+    except (CacheError, OSError, yaml.YAMLError, UnicodeDecodeError):
+        return False
+    done = isinstance(state, dict) and state.get("status") == "done" and (job.folder / "results.json").is_file()
+    return done and later and words == [word for word in job.words if not word.startswith("hydra.")]
+
+
+def _report(plan: Study, folder: Path, finals: Sequence[Job], chosen: Mapping[tuple[str, str], list[str]]) -> int:
+    runs, unfinished = find_runs([job.folder for job in finals])
+    runs, without = with_metrics(runs, DEFAULT_METRICS)
     made = compare(runs, DEFAULT_METRICS)
     with atomic(folder / "table.md") as temporary:
-        temporary.write_text(FORMATS["md"](made, unfinished), encoding="utf-8")
+        temporary.write_text(FORMATS["md"](made, [*unfinished, *without]), encoding="utf-8")
     for comparison in made:
         print_table(comparison.title, *as_rows(comparison))
     print_table(

@@ -3,22 +3,28 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from recdistill.cli import main
+from recdistill.commands import study as studies
 from recdistill.commands.conf import conf_folder
-from recdistill.commands.study import choose, read_study, settings_of_trials
+from recdistill.commands.study import Ledger, choose, final_jobs, read_study, run_child, settings_of_trials, tuning_jobs
 
 STUDY = """# A study in seconds.
 datasets:
   synthetic: {}
-overrides: [debug=smoke, teacher.dim=16, device=cpu]
+overrides: [debug=smoke, teacher.dim=16, device=cpu, trainer.patience=7, trainer.weight_decay=0.5]
 methods:
-  scratch: {overrides: [distill=none], sweep: none}
+  scratch: {overrides: [distill=none, trainer.batch_size=256], sweep: none}
   unkd: {overrides: [distill=unkd]}
 trials: 2
 seeds: [0, 1]
@@ -58,9 +64,35 @@ def test_a_study_tunes_on_valid_only_runs_seeds_with_test_and_is_not_run_again(
         row["settings"] == best["settings"] for row in rows if row["method"] == "unkd" and row["phase"] == "final"
     )
     scratch = [row for row in rows if row["method"] == "scratch" and row["phase"] == "final"]
-    assert f"scratch.{scratch[0]['settings'][0]}" in scratch[0]["command"]
+    config = json.loads((Path(scratch[0]["run"]) / "results.json").read_text())["config"]
+    assert config["scratch"]["trainer"] == config["trainer"]
+    assert config["trainer"]["patience"] == 7 and config["trainer"]["batch_size"] == 256
+    ours = [row for row in rows if row["phase"] == "final" and row["method"] == "unkd"]
+    other = json.loads((Path(ours[0]["run"]) / "results.json").read_text())["config"]
+    assert other["scratch"]["trainer"] == config["trainer"]
     assert main(["study", "tiny.yaml"]) == 0
     assert len((folder / "ledger.jsonl").read_text().splitlines()) == len(rows)
+    capfd.readouterr()
+    assert main(["study", "tiny.yaml", "--commands"]) == 0
+    assert capfd.readouterr().out.splitlines() == [row["command"] for row in rows]
+    _take_finished_folders(place, rows)
+
+
+def _take_finished_folders(place: Path, rows: list[dict[str, Any]]) -> None:
+    """A study whose ledger lost its lines takes the finished folders, and waits for the one that is at work."""
+    ledger = place / "outputs" / "studies" / "tiny" / "ledger.jsonl"
+    ledger.write_text("[]\n3\n" + json.dumps({"phase": "trial", "dataset": "synthetic"}) + "\n")
+    lock = FileLock(Path(rows[0]["run"]) / ".lock", thread_local=False)
+    lock.acquire()
+    started = time.monotonic()
+    threading.Timer(0.5, lock.release).start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "run_child", lambda command: pytest.fail("it ran again"))
+        assert main(["study", "tiny.yaml"]) == 0
+    assert time.monotonic() - started >= 0.5
+    assert [json.loads(line)["command"] for line in ledger.read_text().splitlines()[3:]] == [
+        row["command"] for row in rows
+    ]
 
 
 @pytest.mark.slow
@@ -98,6 +130,18 @@ def test_what_a_study_stands_for_can_be_printed_without_running(place: Path, cap
         ("distill=unkd]}", "distill=unkd], sweep: nothing}", "has no search space"),
         ("trials: 2", "trials: 0", "must not be empty"),
         ("trials: 2", "trials: [2", "cannot be read"),
+        ("trials: 2", "trials: !!python/object:x 2", "cannot be read"),
+        ("trials: 2", "trials: 9", "has 8 settings, trials is 9"),
+        ("sweep: none", "space: {trainer.weight_decay: 'choice(0.1'}", "is not a list of choices"),
+        ("sweep: none", "space: {trainer.weight_decay: 'interval(0,1)'}", "is not a list of choices"),
+        ("sweep: none", "space: [1]", "the space of scratch is [1]"),
+        ("sweep: none", "sweeps: none", "methods.scratch is"),
+        ("  scratch: {overrides: [distill=none, trainer.batch_size=256], sweep: none}", "  scratch: 3", "is 3"),
+        ("  synthetic: {}", "  - synthetic", "datasets is ['synthetic']"),
+        ("  unkd: {overrides: [distill=unkd]}", "  unkd: {overrides: {distill: unkd}}", "a list of words"),
+        ("  unkd: {overrides: [distill=unkd]}", "  a/b: {overrides: []}", "a name in methods is 'a/b'"),
+        ("seeds: [0, 1]", "seeds: 3", "must not be empty"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", "distinct"),
     ],
 )
 def test_a_study_that_is_off_is_refused(
@@ -118,17 +162,63 @@ def test_a_failing_method_does_not_stop_the_others_and_the_study_says_so(
     assert ledger.read_text().count('"scratch"') == 2
 
 
-def test_the_best_validation_value_is_chosen(place: Path) -> None:
+def test_the_best_value_of_the_present_trials_is_chosen_and_none_is_the_worst(place: Path) -> None:
     plan = read_study(Path("tiny.yaml"))
+    trials = list(tuning_jobs(plan, place / "s", place))
+    ledger = Ledger(place / "ledger.jsonl")
+    for job, value in zip(trials, (None, 0.2, 0.3, 0.1), strict=True):
+        ledger.add(job, value, 1.0)
+    ledger.add(replace(trials[1], settings=["a=gone"], words=["a=gone"]), 0.9, 1.0)
+    chosen = choose(trials, Ledger(ledger.path))
+    assert chosen == {("synthetic", "scratch"): trials[1].settings, ("synthetic", "unkd"): trials[2].settings}
 
-    class Rows:
-        rows = [
-            {"phase": "trial", "dataset": "synthetic", "method": name, "value": value, "settings": [f"a={value}"]}
-            for name in ("scratch", "unkd")
-            for value in (0.2, 0.3, 0.1)
-        ] + [{"phase": "final", "dataset": "synthetic", "method": "unkd", "value": 0.9, "settings": ["a=test"]}]
 
-    assert choose(plan, Rows())["synthetic", "unkd"] == ["a=0.3"]
+def test_the_references_trainer_has_the_chosen_settings_after_all_others(place: Path) -> None:
+    plan = read_study(Path("tiny.yaml"))
+    chosen = {("synthetic", name): ["trainer.weight_decay=0.01"] for name in ("scratch", "unkd")}
+    words = list(final_jobs(plan, place / "s", place, chosen))[-1].words
+    assert [word for word in words if word.startswith("scratch.")] == [
+        "scratch.trainer.patience=7",
+        "scratch.trainer.weight_decay=0.5",
+        "scratch.trainer.batch_size=256",
+        "scratch.trainer.weight_decay=0.01",
+    ]
+
+
+@pytest.mark.parametrize("name", ["with space", "a=b", "a,b", "it's", "[x]", "a{b"])
+def test_paths_in_overrides_mean_themselves(place: Path, name: str) -> None:
+    plan = read_study(Path("tiny.yaml"))
+    words = next(iter(tuning_jobs(plan, Path(name) / "s", Path(name)))).words[-2:]
+    values = [OverridesParser.create().parse_override(word).value() for word in words]
+    assert values == [name, f"{name}/s/trials/synthetic/scratch/0"]
+
+
+def test_a_path_with_space_equals_and_comma_is_run_in(place: Path) -> None:
+    (place / "one.yaml").write_text(STUDY.replace("trials: 2", "trials: 1").replace("[0, 1]", "[0]"))
+    assert main(["study", "one.yaml", "--outputs", "my a=b, c"]) == 0
+    assert (place / "my a=b, c" / "studies" / "one" / "table.md").is_file()
+    assert not (place / "outputs").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent")
+def test_a_run_dies_with_the_study_that_was_killed(place: Path) -> None:
+    child = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
+    code = f"from {run_child.__module__} import run_child; run_child([{sys.executable!r}, '-c', {child!r}])"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while not (Path("pid").exists() and Path("pid").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pid = int(Path("pid").read_text())
+    process.kill()
+    process.wait()
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(pid)
+
+
+def _alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.parametrize("name", ["none", "rrd", "unkd"])
