@@ -48,7 +48,7 @@ def cache(words: Sequence[str]) -> int:
     if arguments.action == "prune":
         entries = _prunable(entries, unused=arguments.unused, hours=_hours(arguments.older))
         if arguments.yes:
-            entries = [entry for entry in entries if _remove(Path(entry["folder"]))]
+            entries = [entry for entry in entries if _remove(entry, arguments.outputs, unused=arguments.unused)]
     if arguments.json:
         print(json.dumps(entries, indent=2))
     else:
@@ -112,14 +112,20 @@ def _prunable(entries: Sequence[dict[str, Any]], *, unused: bool, hours: float) 
     ]
 
 
-def _remove(folder: Path) -> bool:
-    """Remove an entry, unless a process is just building it."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+def _remove(entry: dict[str, Any], outputs: Path, *, unused: bool) -> bool:
+    """Remove an entry, unless a process is just building it or a run took it up since the entries were listed."""
+    folder = Path(entry["folder"])
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))  # that of store.locked: whoever builds the entry holds it
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return False
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     try:
+        runs = _uses(outputs).get(folder.name, [])
+        if any(at_work for _, at_work in runs) or (unused and runs):
+            return False
         shutil.rmtree(folder)
     except OSError as error:
         raise cannot_write(folder, error) from error

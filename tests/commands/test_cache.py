@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 
 from recdistill import cli
+from recdistill.commands import cache
+from recdistill.store import locked
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,50 @@ def test_prune_leaves_what_a_run_at_work_stands_on(own, capsys):
         holder.kill()
         holder.wait()
     assert len(keys_by_kind(own, capsys, "prune", "--yes")[1]) == 4
+
+
+@pytest.fixture
+def after_listing(monkeypatch):
+    """Let something happen between the listing of the entries and their removal."""
+
+    def put(happens):
+        listed = cache._prunable
+
+        def then(*args, **kwargs):
+            entries = listed(*args, **kwargs)
+            happens()
+            return entries
+
+        monkeypatch.setattr(cache, "_prunable", then)
+
+    return put
+
+
+def test_prune_leaves_what_a_run_took_up_since_the_entries_were_listed(own, capsys, after_listing):
+    (run,) = (path.parent for path in own.glob("runs/*/status.json"))
+    lock = FileLock(run / ".lock")
+    after_listing(lock.acquire)
+    try:
+        assert keys_by_kind(own, capsys, "prune", "--yes")[1] == {}
+    finally:
+        lock.release()
+    assert len(keys_by_kind(own, capsys, "ls")[1]) == 4
+
+
+def test_prune_of_unused_entries_leaves_what_came_into_use_since(own, capsys, after_listing):
+    (uses,) = own.glob("runs/*/uses.json")
+    keys = uses.read_text()
+    uses.write_text("[]")
+    after_listing(lambda: uses.write_text(keys))
+    assert keys_by_kind(own, capsys, "prune", "--unused", "--yes")[1] == {}
+    assert len(keys_by_kind(own, capsys, "ls")[1]) == 4
+
+
+def test_prune_leaves_an_entry_that_is_being_built(own, capsys):
+    (dataset,) = own.glob("cache/datasets/*/manifest.json")
+    with locked(dataset.parent, "the data set", print):
+        assert "datasets" not in keys_by_kind(own, capsys, "prune", "--yes")[1]
+    assert dataset.is_file()
 
 
 def test_an_age_that_is_none_is_refused(own, capsys):
