@@ -12,7 +12,7 @@ import torch
 from recdistill.dataset.catalog import Say, Source, table_hash
 from recdistill.dataset.popularity import popularity_groups
 from recdistill.dataset.splits import Pairs, contiguous
-from recdistill.errors import DataError
+from recdistill.errors import CacheError, DataError
 from recdistill.store import atomic, ensure_folder, file_hash, key_of, locked, read_json, write_json
 from recdistill.types import Dataset, Interactions
 
@@ -76,7 +76,8 @@ def _memo(source: Source, data: Path, cache: Path) -> Path | None:
 
 def _known_table(source: Source, data: Path, cache: Path) -> str | None:
     memo = _memo(source, data, cache)
-    return str(read_json(memo)["table"]) if memo is not None and memo.is_file() else None
+    known = _entry(memo, "table") if memo is not None else None
+    return known if isinstance(known, str) else None
 
 
 def _remember_table(source: Source, data: Path, cache: Path, table_name: str) -> None:
@@ -84,11 +85,20 @@ def _remember_table(source: Source, data: Path, cache: Path, table_name: str) ->
         write_json(memo, {"table": table_name, "source": source.name})
 
 
+def _entry(path: Path, key: str) -> Any:
+    """A value of a stored JSON object; None where the file is missing, torn or of another shape: it is made again."""
+    try:
+        stored = read_json(path)
+    except CacheError:
+        return None
+    return stored.get(key) if isinstance(stored, dict) else None
+
+
 def _complete(folder: Path) -> bool:
     """A stored data set is used only whole: every file with the hash that the manifest gives."""
-    if not (folder / "manifest.json").is_file():
+    files = _entry(folder / "manifest.json", "files")
+    if not isinstance(files, dict):
         return False
-    files = read_json(folder / "manifest.json")["files"]
     return all((folder / name).is_file() and file_hash(folder / name) == sha for name, sha in files.items())
 
 

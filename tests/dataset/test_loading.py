@@ -279,3 +279,14 @@ def test_a_column_that_only_looks_like_time_or_rating_does_not_matter_in_a_file_
 def test_a_wrong_path_of_a_named_data_set_is_noticed_though_the_data_set_is_in_the_cache(tmp_path: Path) -> None:
     source = MovieLens100K(name="ml-100k", path=str(tmp_path / "nowhere"), filter=Filter(), split=RandomPerUser())
     assert source.signature(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"files', ""])
+def test_a_manifest_or_memo_that_is_torn_is_made_again(tmp_path: Path, text: str) -> None:
+    source = Synthetic(filter=Filter(), split=RandomPerUser())
+    first = load(source, data=tmp_path, cache=tmp_path / "cache", groups=2, say=lambda line: None)
+    (memo,) = (tmp_path / "cache" / "datasets" / "memo").iterdir()
+    for path in (first.folder / "manifest.json", memo):
+        path.write_text(text)
+    again = load(source, data=tmp_path, cache=tmp_path / "cache", groups=2, say=lambda line: None)
+    assert again.fingerprint == first.fingerprint
