@@ -27,7 +27,7 @@ from hydra.errors import HydraException
 from recdistill.commands.compare import DEFAULT_METRICS, FORMATS
 from recdistill.commands.study_file import SCRATCH, Study, read_study, settings_of_trials
 from recdistill.errors import CacheError, ConfigError, RecDistillError
-from recdistill.report.compare import as_rows, compare, find_runs, with_metrics
+from recdistill.report.compare import Run, as_rows, compare, find_runs, with_metrics
 from recdistill.report.tables import print_table
 from recdistill.store import atomic, ensure_folder, locked, read_json
 
@@ -283,10 +283,20 @@ def _is_finished(job: Job) -> bool:
     return done and later and words == [word for word in job.words if not word.startswith("hydra.")]
 
 
+def _metrics(runs: Sequence[Run]) -> list[str]:
+    """The metrics of `compare`; at the largest cut-off where the study has others."""
+    has = [metric for run in runs for metric in run.results["models"]["student"]["metrics"]]
+    if set(DEFAULT_METRICS) <= set(has):
+        return DEFAULT_METRICS
+    k = max((int(metric.rpartition("@")[2]) for metric in has if metric.startswith("valid/ndcg@")), default=20)
+    return [f"{metric.rpartition('@')[0]}@{k}" for metric in DEFAULT_METRICS]
+
+
 def _report(plan: Study, folder: Path, finals: Sequence[Job], chosen: Mapping[tuple[str, str], list[str]]) -> int:
     runs, unfinished = find_runs([job.folder for job in finals])
-    runs, without = with_metrics(runs, DEFAULT_METRICS)
-    made = compare(runs, DEFAULT_METRICS)
+    metrics = _metrics(runs)
+    runs, without = with_metrics(runs, metrics)
+    made = compare(runs, metrics)
     with atomic(folder / "table.md") as temporary:
         temporary.write_text(FORMATS["md"](made, [*unfinished, *without]), encoding="utf-8")
     for comparison in made:

@@ -18,6 +18,7 @@ from recdistill.cli import main
 from recdistill.commands import study as studies
 from recdistill.commands.conf import conf_folder
 from recdistill.commands.study import Ledger, choose, final_jobs, read_study, run_child, settings_of_trials, tuning_jobs
+from toy_runs import write_run
 
 STUDY = """# A study in seconds.
 datasets:
@@ -72,6 +73,9 @@ def test_a_study_tunes_on_valid_only_runs_seeds_with_test_and_is_not_run_again(
     assert other["scratch"]["trainer"] == config["trainer"]
     assert main(["study", "tiny.yaml"]) == 0
     assert len((folder / "ledger.jsonl").read_text().splitlines()) == len(rows)
+    write_run(folder / "final" / "synthetic" / "gone" / "seed-0")  # of a method that is no longer in the YAML
+    assert main(["study", "tiny.yaml"]) == 0
+    assert "toy" not in (folder / "table.md").read_text()
     capfd.readouterr()
     assert main(["study", "tiny.yaml", "--commands"]) == 0
     assert capfd.readouterr().out.splitlines() == [row["command"] for row in rows]
@@ -193,10 +197,13 @@ def test_paths_in_overrides_mean_themselves(place: Path, name: str) -> None:
     assert values == [name, f"{name}/s/trials/synthetic/scratch/0"]
 
 
+@pytest.mark.slow
 def test_a_path_with_space_equals_and_comma_is_run_in(place: Path) -> None:
-    (place / "one.yaml").write_text(STUDY.replace("trials: 2", "trials: 1").replace("[0, 1]", "[0]"))
+    text = STUDY.replace("trials: 2", "trials: 1").replace("[0, 1]", "[0]")
+    (place / "one.yaml").write_text(text.replace("device=cpu", "device=cpu, 'evaluation.cutoffs=[5,15]'"))
     assert main(["study", "one.yaml", "--outputs", "my a=b, c"]) == 0
-    assert (place / "my a=b, c" / "studies" / "one" / "table.md").is_file()
+    table = (place / "my a=b, c" / "studies" / "one" / "table.md").read_text()
+    assert "| test/ndcg@15 |" in table and "| unkd |" in table
     assert not (place / "outputs").exists()
 
 
