@@ -32,7 +32,11 @@ def clone(tmp_path):
     return root
 
 
-def env(clone, *words, python=sys.executable, **variables):
+# The tests themselves may run in a `.venv`; what is tested starts outside of one, as a user does.
+OUTSIDE = getattr(sys, "_base_executable", sys.executable)
+
+
+def env(clone, *words, python=OUTSIDE, **variables):
     paths = {"PYTHONPATH": str(clone.parent / "fake"), "PIP_SAW": str(clone.parent / "saw")}
     command = [python, str(clone / "scripts/env.py"), *words]
     return subprocess.run(

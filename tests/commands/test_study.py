@@ -156,6 +156,7 @@ def test_a_study_that_is_off_is_refused(
     assert said in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_failing_method_does_not_stop_the_others_and_the_study_says_so(
     place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
