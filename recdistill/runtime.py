@@ -72,6 +72,11 @@ def generator(seed: int, purpose: str, epoch: int = 0, device: torch.device | st
     return made
 
 
+def n_gpus() -> int:
+    """Number of CUDA devices that torch sees."""
+    return torch.cuda.device_count()
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device (for the CPU: available memory of the machine)."""
     if device.type == "cuda":

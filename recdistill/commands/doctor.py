@@ -19,11 +19,9 @@ def doctor(words: Sequence[str]) -> int:
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the outputs folder (default: outputs)")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     arguments = parser.parse_args(list(words))
-    import torch
-
     from recdistill.commands.conf import conf_folder
     from recdistill.report.record import environment
-    from recdistill.runtime import free_memory, start
+    from recdistill.runtime import free_memory, n_gpus, start
 
     runtime = start("auto", 1, 0)
     try:
@@ -36,7 +34,7 @@ def doctor(words: Sequence[str]) -> int:
         **there["versions"],
         "platform": there["platform"],
         "device": str(runtime.device),
-        "cuda devices": torch.cuda.device_count(),
+        "GPUs": n_gpus(),
         "cpus": os.cpu_count(),
         "threads by default": runtime.threads,
         "free memory": f"{free_memory(runtime.device) / 2**30:.1f} GiB",

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from recdistill.commands.conf import conf_folder
 from recdistill.commands.overrides import compose
 from recdistill.errors import ConfigError
+from recdistill.report.compare import flatten
 from recdistill.store import read_json
 
 WORD = "resume="
@@ -74,8 +75,8 @@ def _check_same(run: Path, given: list[str], config_name: str) -> None:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose(config_name, given)
-    mine = _flat({key: value for key, value in _plain(config).items() if key != "hydra"})
-    stored = _flat(_plain(OmegaConf.load(run / ".hydra" / "config.yaml")))
+    mine = flatten({key: value for key, value in _plain(config).items() if key != "hydra"})
+    stored = flatten(_plain(OmegaConf.load(run / ".hydra" / "config.yaml")))
     different = sorted(key for key in mine.keys() | stored.keys() if mine.get(key) != stored.get(key))
     if different:
         key = different[0]
@@ -89,13 +90,3 @@ def _check_same(run: Path, given: list[str], config_name: str) -> None:
 def _plain(config: Any) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=False)
     return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
-
-
-def _flat(node: dict[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{above}{key}.")
-        else:
-            flat[f"{above}{key}"] = value
-    return flat

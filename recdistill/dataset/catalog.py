@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from recdistill.errors import DataError, require
 Say = Callable[[str], None]
 
 
-class Source:
+class Source(ABC):
     """Where a data set comes from, which users are kept and how it is split."""
 
     checksum: ClassVar[str | None] = None  # SHA-256 of the canonical table, of bytes that were seen
@@ -29,6 +30,7 @@ class Source:
         self.filter = filter
         self.split = split
 
+    @abstractmethod
     def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
         """Read the raw table, fetching it first where needed.
 
@@ -37,7 +39,6 @@ class Source:
             downloads: where fetched files are kept.
             say: prints a line to the user.
         """
-        raise NotImplementedError
 
     def signature(self, data: Path) -> Any:
         """What identifies the raw table without reading it (JSON values), or None if only reading can tell."""
