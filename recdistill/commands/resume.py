@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 from recdistill.commands.conf import conf_folder
 from recdistill.commands.overrides import compose
 from recdistill.errors import ConfigError
-from recdistill.report.compare import flatten
 from recdistill.store import read_json
 
 WORD = "resume="
@@ -72,6 +71,8 @@ def _check(run: Path) -> None:
 
 
 def _check_same(run: Path, given: list[str], config_name: str) -> None:
+    from recdistill.report.compare import flatten  # brings numpy and pyarrow, which a wrong word should not wait for
+
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose(config_name, given)
