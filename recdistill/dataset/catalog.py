@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from recdistill.dataset.fetch import FetchFailed, download, from_package, no_source, unzip_member
-from recdistill.dataset.readers import RawTable, read_table, read_u_data, read_users_dat
-from recdistill.dataset.splits import Filter, RandomPerUser, contiguous
+from recdistill.dataset.readers import read_table, read_u_data, read_users_dat
+from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.table import RawTable, table_hash
 from recdistill.errors import DataError, require
 
 Say = Callable[[str], None]
@@ -280,23 +280,6 @@ class Synthetic(Source):
         return RawTable(
             np.concatenate(users).astype(str).astype(object), np.concatenate(items).astype(str).astype(object)
         )
-
-
-def table_hash(table: RawTable) -> str:
-    """SHA-256 of a table's canonical form: independent of the order of rows and of the file format.
-
-    Canonical: ids in natural order, one per line; then for each distinct pair, in order, user and item numbers as
-    int32 and, where the table has time, the earliest timestamp as int64, little-endian.
-    """
-    pairs = contiguous(table)
-    digest = hashlib.sha256()
-    for ids in (pairs.user_ids, pairs.item_ids):
-        digest.update("\n".join(ids).encode() + b"\n\n")
-    for column in (pairs.user, pairs.item):
-        digest.update(column.astype("<i4").tobytes())
-    if pairs.timestamp is not None:
-        digest.update(pairs.timestamp.astype("<i8").tobytes())
-    return digest.hexdigest()
 
 
 def _file_signature(path: Path, *more: Any) -> Any:

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recdistill.dataset.catalog import Say, Source, table_hash
+from recdistill.dataset.catalog import Say, Source
 from recdistill.dataset.popularity import popularity_groups
-from recdistill.dataset.splits import Pairs, contiguous
+from recdistill.dataset.table import Pairs, contiguous, table_hash
 from recdistill.errors import CacheError, DataError
 from recdistill.store import atomic, ensure_folder, file_hash, key_of, locked, read_json, write_json
 from recdistill.types import Dataset, Interactions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,23 +11,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from recdistill.dataset.table import RawTable
 from recdistill.errors import DataError
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """Interactions as read, one row each, repeats included.
-
-    Shapes:
-        user_id, item_id: [n] text. rating: [n] float64 or None. timestamp: [n] int64 or None.
-    """
-
-    user_id: np.ndarray
-    item_id: np.ndarray
-    rating: np.ndarray | None = None
-    timestamp: np.ndarray | None = None
 
 
 USER_COLUMNS = ("user_id", "user", "userid", "uid", "visitorid")

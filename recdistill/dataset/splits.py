@@ -1,29 +1,11 @@
-"""From a raw table to contiguous ids and a split."""
+"""Which users and items of a table are kept, and how its pairs are split."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import pandas as pd
 
-from recdistill.dataset.readers import RawTable
+from recdistill.dataset.table import Pairs
 from recdistill.errors import DataError, require
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Distinct (user, item) pairs with contiguous ids, sorted by user and item.
-
-    Shapes:
-        user, item: [n] int64. user_ids: [U], item_ids: [I] text, in the order of the contiguous ids.
-    """
-
-    user: np.ndarray
-    item: np.ndarray
-    user_ids: np.ndarray
-    item_ids: np.ndarray
-    timestamp: np.ndarray | None = None
 
 
 class Filter:
@@ -85,30 +67,3 @@ class RandomPerUser:
         part = np.empty(len(user), np.int8)
         part[order] = np.where(place < size, 2, np.where(place < 2 * size, 1, 0))
         return part
-
-
-def contiguous(table: RawTable) -> Pairs:
-    """Distinct pairs with ids from 0 in the natural order of the original ids; the order of rows does not matter."""
-    user, user_ids = _codes(table.user_id)
-    item, item_ids = _codes(table.item_id)
-    key = user * len(item_ids) + item
-    if table.timestamp is None:
-        key = np.unique(key)
-        time = None
-    else:  # of repeated pairs the earliest counts
-        order = np.lexsort((table.timestamp, key))
-        first = order[np.r_[True, np.diff(key[order]) != 0]]
-        key, time = key[first], table.timestamp[first]
-    return Pairs(key // len(item_ids), key % len(item_ids), user_ids, item_ids, time)
-
-
-def _codes(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    code, found = pd.factorize(ids)
-    found = np.asarray(found, dtype=object)
-    if all(text.isascii() and text.isdigit() for text in found):
-        order = np.array(sorted(range(len(found)), key=lambda index: (int(found[index]), found[index])))
-    else:
-        order = np.argsort(found.astype(str), kind="stable")
-    place = np.empty(len(found), np.int64)
-    place[order] = np.arange(len(found))
-    return place[code], found[order]

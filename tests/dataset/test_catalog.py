@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Synthetic, table_hash
-from recdistill.dataset.readers import RawTable
-from recdistill.dataset.splits import Filter, RandomPerUser, contiguous
+from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Synthetic
+from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.table import RawTable, contiguous, table_hash
 from recdistill.errors import DataError, SettingsError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

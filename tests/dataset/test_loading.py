@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from recdistill.dataset import loading
 from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Say, Synthetic
 from recdistill.dataset.loading import load
-from recdistill.dataset.readers import RawTable
 from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.table import RawTable
 from recdistill.errors import DataError, SettingsError
 from recdistill.types import Dataset
 

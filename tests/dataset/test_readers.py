@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recdistill.dataset.catalog import table_hash
-from recdistill.dataset.readers import RawTable, read_table, read_u_data, read_users_dat
+from recdistill.dataset.readers import read_table, read_u_data, read_users_dat
+from recdistill.dataset.table import RawTable, table_hash
 from recdistill.errors import DataError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recdistill.dataset.readers import RawTable
-from recdistill.dataset.splits import Filter, Pairs, RandomPerUser, contiguous
+from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.table import Pairs, RawTable, contiguous
 from recdistill.errors import DataError, SettingsError
 
 ROWS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 40)), min_size=1, max_size=150)
