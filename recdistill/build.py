@@ -80,6 +80,10 @@ def check(config: DictConfig) -> Plan:
     made = {name: recipe for name, recipe in teachers.items() if recipe is not None}
     plan = Plan(skeleton, source, made, student, _with_trainer(student, skeleton.scratch.trainer), distiller)
     _check_needs(plan, problems)
+    scratch = {"scratch.trainer": plan.scratch} if skeleton.scratch.enabled else {}
+    _check_optimizers(
+        {"trainer": student, **{f"{paths[name]}.trainer": made[name] for name in made}, **scratch}, problems
+    )
     problems.stop()
     return plan
 
@@ -369,6 +373,14 @@ def _check_needs(plan: Plan, problems: Problems) -> None:
     depth = plan.config.soft_labels.depth
     if distiller.depth > depth:
         problems.add("soft_labels.depth", f"is {depth}, but distill.depth={distiller.depth} reads further down")
+
+
+def _check_optimizers(recipes: dict[str, Recipe], problems: Problems) -> None:
+    for path, recipe in recipes.items():
+        if recipe.trainer.optimizer == "row_adam" and not recipe.make().touches_rows:
+            kind = recipe.node["_target_"].rpartition(".")[2]
+            why = f"row_adam moves the rows that a batch touches, and each step of {kind} moves all of them"
+            problems.add(f"{path}.optimizer", why, f"set {path}.optimizer=adam")
 
 
 def _quoted(names: frozenset[str]) -> str:

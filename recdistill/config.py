@@ -15,10 +15,11 @@ class TrainerConfig:
     Args:
         epochs: at most this many passes over the training interactions.
         batch_size: rows (positives) per step.
-        learning_rate: of Adam.
+        learning_rate: of the optimizer.
         weight_decay: factor on half the squared norms of a row's user, positive and negative vectors.
         negatives: drawn unseen items per positive (`loss: bpr`).
-        optimizer: `adam` (fused, dense).
+        optimizer: `adam` (fused, dense) or `row_adam` (only the rows that a step touches; another optimizer than Adam,
+            for large catalogues).
         eval_every: epochs between evaluations on the validation part.
         patience: epochs without a better validation value after which training stops.
     """
@@ -45,7 +46,7 @@ class TrainerConfig:
         require(self.patience >= self.eval_every, "patience", self.patience, limit)
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "> 0")
         require(0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, ">= 0")
-        require(self.optimizer == "adam", "optimizer", self.optimizer, "adam")
+        require(self.optimizer in ("adam", "row_adam"), "optimizer", self.optimizer, "adam or row_adam")
 
 
 @dataclass

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from contracts import shelf
+
 PROGRAM = Path(__file__).parent / "contracts" / "accelerator.py"
-MODELS = ["mf-bpr", "mf-softmax", "lightgcn-bpr", "lightgcn-softmax", "mostpop"]
-DISTILLERS = ["rrd", "rrd-published", "unkd", "vectors", "together", "curriculum"]
+MODELS = shelf.models()
+TRAINED = [name for name, make in MODELS.items() if "live" in make().provides]
+DISTILLERS = [name for name in shelf.distillers() if name != "none"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def outcome() -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("model", MODELS[:4])
+@pytest.mark.parametrize("model", TRAINED)
 def test_a_step_of_a_model_alone(model: str, outcome: dict[str, str]) -> None:
     assert outcome[f"step/{model}/none"] == ""
 
@@ -34,6 +37,11 @@ def test_a_step_of_a_model_alone(model: str, outcome: dict[str, str]) -> None:
 @pytest.mark.parametrize("model", ["mf-bpr", "lightgcn-softmax"])
 def test_a_step_under_a_distiller(model: str, distiller: str, outcome: dict[str, str]) -> None:
     assert outcome[f"step/{model}/{distiller}"] == ""
+
+
+@pytest.mark.parametrize("distiller", ["none", *DISTILLERS])
+def test_a_step_of_row_adam_under_a_distiller(distiller: str, outcome: dict[str, str]) -> None:
+    assert outcome[f"step/by rows/{distiller}"] == ""
 
 
 @pytest.mark.parametrize("model", MODELS)

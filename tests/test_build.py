@@ -65,3 +65,13 @@ def test_a_stored_teacher_without_a_usable_description_is_refused(run: Path, nam
     (run / name).write_text(content)
     with pytest.raises(CacheError, match=r"model\.json|results\.json"):
         build.check(composed("teacher=stored", f"teacher.run={run}", "teacher.model=student"))
+
+
+def test_row_adam_is_refused_for_a_model_whose_steps_move_all_rows() -> None:
+    words = ["teacher=lightgcn", "teacher.trainer.optimizer=row_adam", "trainer.optimizer=row_adam"]
+    with pytest.raises(RecDistillError) as caught:
+        build.check(composed(*words))
+    assert caught.value.what.startswith("teacher.trainer.optimizer: row_adam moves the rows that a batch touches")
+    assert "LightGCN" in caught.value.what
+    assert caught.value.fix == "set teacher.trainer.optimizer=adam"
+    assert build.check(composed("trainer.optimizer=row_adam")).student.trainer.optimizer == "row_adam"

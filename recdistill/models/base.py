@@ -48,15 +48,16 @@ class InnerProductScorer(Scorer):
     user_vectors: Tensor
     item_vectors: Tensor
 
-    def __init__(self, user_vectors: Tensor, item_vectors: Tensor) -> None:
-        """Hold [U, d] and [I, d]."""
+    def __init__(self, user_vectors: Tensor, item_vectors: Tensor, *, by_rows: bool = False) -> None:
+        """Hold [U, d] and [I, d]; `by_rows`: both are parameters whose look-ups give sparse gradients."""
         self.user_vectors = user_vectors
         self.item_vectors = item_vectors
+        self.by_rows = by_rows
 
     def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
         """[B, M] inner products."""
-        users = nn.functional.embedding(user, self.user_vectors)
-        items = nn.functional.embedding(item, self.item_vectors)
+        users = nn.functional.embedding(user, self.user_vectors, sparse=self.by_rows)
+        items = nn.functional.embedding(item, self.item_vectors, sparse=self.by_rows)
         return torch.bmm(items, users.unsqueeze(2)).squeeze(2)
 
     def all_scores(self, user: Tensor) -> Tensor:
@@ -65,13 +66,16 @@ class InnerProductScorer(Scorer):
 
     def catalogue_loss(self, user: Tensor, head: Head, row: Tensor | None = None, item: Tensor | None = None) -> Tensor:
         """One pass in chunks; see `recdistill.losses.catalogue_loss` for cost and memory."""
-        return catalogue_loss(nn.functional.embedding(user, self.user_vectors), self.item_vectors, head, row, item)
+        users = nn.functional.embedding(user, self.user_vectors, sparse=self.by_rows)
+        return catalogue_loss(users, self.item_vectors, head, row, item)
 
 
 class Recommender(nn.Module, ABC):
     """A model that ranks items for users. The constructor takes settings only; data arrive by `prepare`."""
 
     provides: ClassVar[frozenset[str]] = frozenset({"ranking", "scores"})
+    touches_rows: ClassVar[bool] = False  # whether a step changes only the rows of its batch, so that row_adam pays
+    by_rows: bool = False  # set by training under row_adam: look-ups give sparse gradients
 
     @abstractmethod
     def prepare(self, interactions: Interactions, generator: torch.Generator) -> None:
@@ -124,20 +128,20 @@ def own_loss(kind: str, scorer: Scorer, batch: Batch) -> Tensor:
 LOSSES = ("bpr", "softmax")
 
 
-def row_penalty(kind: str, users: Tensor, items: Tensor, batch: Batch) -> Tensor:
+def row_penalty(kind: str, users: Tensor, items: Tensor, batch: Batch, *, by_rows: bool = False) -> Tensor:
     """Half the squared norms of a batch's user, positive and (for bpr) negative rows, a mean over the batch.
 
     Shapes:
         users: [U, d] table. items: [I, d] table. Returns: scalar.
     """
-    total = _half_squares(users, batch.user) + _half_squares(items, batch.positive)
+    total = _half_squares(users, batch.user, by_rows) + _half_squares(items, batch.positive, by_rows)
     if kind == "bpr":
-        total = total + _half_squares(items, batch.negative.flatten()) / batch.negative.shape[1]
+        total = total + _half_squares(items, batch.negative.flatten(), by_rows) / batch.negative.shape[1]
     return total / len(batch.user)
 
 
-def _half_squares(table: Tensor, row: Tensor) -> Tensor:
-    return nn.functional.embedding(row, table).square().sum() / 2
+def _half_squares(table: Tensor, row: Tensor, by_rows: bool) -> Tensor:
+    return nn.functional.embedding(row, table, sparse=by_rows).square().sum() / 2
 
 
 def normal_table(rows: int, dim: int, std: float, generator: torch.Generator) -> nn.Parameter:

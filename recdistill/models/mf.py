@@ -24,6 +24,7 @@ class MF(Recommender):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"ranking", "scores", "vectors", "trajectory", "live"})
+    touches_rows: ClassVar[bool] = True
 
     def __init__(self, *, dim: int = 64, loss: str = "bpr", init_std: float = 0.1) -> None:
         """Check the settings."""
@@ -40,7 +41,7 @@ class MF(Recommender):
 
     def scorer(self) -> InnerProductScorer:
         """The tables themselves."""
-        return InnerProductScorer(self.user_table, self.item_table)
+        return InnerProductScorer(self.user_table, self.item_table, by_rows=self.by_rows)
 
     def loss(self, scorer: InnerProductScorer, batch: Batch) -> Tensor:  # type: ignore[override]  # its own scorer
         """BPR or softmax."""
@@ -48,4 +49,4 @@ class MF(Recommender):
 
     def penalty(self, batch: Batch) -> Tensor:
         """Squared norms of the rows of a batch."""
-        return row_penalty(self.loss_kind, self.user_table, self.item_table, batch)
+        return row_penalty(self.loss_kind, self.user_table, self.item_table, batch, by_rows=self.by_rows)

@@ -20,6 +20,7 @@ from recdistill.runtime import generator
 from recdistill.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from recdistill.training.feed import Feed
 from recdistill.training.objective import Objective
+from recdistill.training.optimizers import make_optimizer
 from recdistill.types import Interactions
 
 
@@ -75,9 +76,11 @@ def fit(
         TrainingError: a loss term became NaN or infinite; the weights of the best evaluation so far are restored.
     """
     objective = Objective(student, distiller, settings.weight_decay)
-    optimizer = torch.optim.Adam(objective.parameters(), lr=settings.learning_rate, fused=True)
-    feed = Feed(interactions, batch_size=settings.batch_size, negatives=settings.negatives, seed=seed, device=device)
     trained = distiller.trained_models(student)
+    for model in trained.values():
+        model.by_rows = settings.optimizer == "row_adam"
+    optimizer = make_optimizer(settings.optimizer, objective.parameters(), settings.learning_rate)
+    feed = Feed(interactions, batch_size=settings.batch_size, negatives=settings.negatives, seed=seed, device=device)
     state = TrainState(0, 0, -math.inf, [], _weights(trained))
     if checkpoint is not None and checkpoint.is_file():
         state = load_checkpoint(checkpoint, objective, optimizer)

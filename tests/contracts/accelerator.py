@@ -8,6 +8,7 @@ error ("" for none).
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,43 +23,21 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import recdistill.training.feed
-from contracts import toys
-from plugin.curriculum import Curriculum
-from plugin.together import Together
-from plugin.vectors import VectorMatch
+from contracts import shelf, toys
 from recdistill.dataset.popularity import popularity_groups
 from recdistill.dataset.sampling import SeenItems, UnseenSampler
-from recdistill.distill.base import Distiller
 from recdistill.distill.none import NoDistillation
-from recdistill.distill.rrd import RRD
-from recdistill.distill.unkd import UnKD
 from recdistill.models.base import Recommender
-from recdistill.models.lightgcn import LightGCN
-from recdistill.models.mf import MF
-from recdistill.models.mostpop import MostPop
 from recdistill.ranking import score_chunks, select_top, top_k
 from recdistill.runtime import generator
 from recdistill.soft_labels import extract as extraction
 from recdistill.training.feed import Feed
 from recdistill.training.objective import Objective
+from recdistill.training.optimizers import make_optimizer
 from recdistill.training.trainer import train_step
 
-MODELS: dict[str, Callable[[], Recommender]] = {
-    "mf-bpr": lambda: MF(dim=4),
-    "mf-softmax": lambda: MF(dim=4, loss="softmax"),
-    "lightgcn-bpr": lambda: LightGCN(dim=4),
-    "lightgcn-softmax": lambda: LightGCN(dim=4, loss="softmax"),
-    "mostpop": MostPop,
-}
-DISTILLERS: dict[str, Callable[[], Distiller]] = {
-    "none": NoDistillation,
-    "rrd": lambda: RRD(interesting=4, depth=8),
-    "rrd-published": lambda: RRD(interesting=3, uninteresting=2, depth=8, draw="sampled", rest="sampled"),
-    "unkd": lambda: UnKD(groups=3, pairs=8, depth=6),
-    "vectors": VectorMatch,
-    "together": Together,
-    "curriculum": Curriculum,
-}
+MODELS = shelf.models()
+DISTILLERS = shelf.distillers()
 HOLDERS = (nn.Module, UnseenSampler, SeenItems, Feed)  # objects whose tensors move
 
 
@@ -104,9 +83,10 @@ def cpu_draws(seed: int, purpose: str, epoch: int = 0, device: torch.device | st
     return generator(seed, purpose, epoch)
 
 
-def step(model: str, distiller: str) -> None:
+def step(model: str, distiller: str, optimizer: str = "adam") -> None:
     """Two epochs' starts and steps, as `fit` makes them."""
     student, method = made(model), (DISTILLERS | CONTROLS)[distiller]()
+    student.by_rows = optimizer == "row_adam"
     several = distiller == "curriculum"
     knowledge = toys.knowledge(2 if several else 1, 3 if several else 1, request=method.group_lists)
     method.prepare(knowledge, toys.interactions(), student, generator(0, "distiller"))
@@ -115,12 +95,12 @@ def step(model: str, distiller: str) -> None:
     device = Device()
     objective, feed = device.move(Objective(student, method, 0.01)), device.move(feed)
     with device.mode:
-        optimizer = torch.optim.Adam(objective.parameters(), lr=0.01, fused=True)
+        update = make_optimizer(optimizer, objective.parameters(), 0.01)
         for epoch in range(2):
             method.on_epoch_start(epoch, student, generator(0, "distiller", epoch))
             for batch in feed.epoch(epoch):
                 assert batch.user.device == device.device
-                _, values = train_step(objective, optimizer, batch)
+                _, values = train_step(objective, update, batch)
                 assert values.device == device.device
 
 
@@ -197,8 +177,10 @@ def cases() -> dict[str, Callable[[], None]]:
         found[f"extract/{model}"] = lambda model=model: extract(model)
         found[f"rank/{model}"] = lambda model=model: rank(model)
     for distiller in DISTILLERS:
-        for model in ("mf-bpr", "lightgcn-softmax") if distiller != "none" else tuple(MODELS)[:4]:
+        trained = [model for model in MODELS if "live" in MODELS[model]().provides]
+        for model in ("mf-bpr", "lightgcn-softmax") if distiller != "none" else trained:
             found[f"step/{model}/{distiller}"] = lambda m=model, d=distiller: step(m, d)
+        found[f"step/by rows/{distiller}"] = lambda d=distiller: step("mf-bpr", d, "row_adam")
     for name in CONTROLS:
         found[name] = lambda name=name: step("mf-bpr", name)
     return found
@@ -224,7 +206,8 @@ def main() -> None:
         except Exception:
             results[name] = traceback.format_exc()
         torch.Tensor.numpy, extraction._members = kept
-    print(json.dumps(results))
+    print(json.dumps(results), flush=True)
+    os._exit(0)  # the pretence's autograd thread may still run, which aborts an ordinary exit
 
 
 if __name__ == "__main__":

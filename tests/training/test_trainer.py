@@ -146,8 +146,9 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("method", ["none", "rrd", "unkd", "curriculum"])
 @pytest.mark.parametrize("killed_in", [3, 4, 5])
+@pytest.mark.parametrize("optimizer", ["adam", "row_adam"])
 def test_training_continued_from_its_checkpoint_equals_the_uninterrupted_one(
-    method: str, killed_in: int, tmp_path: Path
+    method: str, optimizer: str, killed_in: int, tmp_path: Path
 ) -> None:
     def value(model: Recommender) -> float:
         return float(model.scorer().all_scores(torch.arange(toys.N_USERS))[:, :4].mean())
@@ -157,7 +158,8 @@ def test_training_continued_from_its_checkpoint_equals_the_uninterrupted_one(
             raise Stop
 
     def run(student: Recommender, more: dict[str, Any]) -> Fit:
-        return fitted(student, value, distiller_for(method, student), more, weight_decay=0.02)
+        distiller = distiller_for(method, student)
+        return fitted(student, value, distiller, more, weight_decay=0.02, optimizer=optimizer)
 
     straight = toys.model()
     expected = run(straight, {})
