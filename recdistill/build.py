@@ -200,9 +200,12 @@ def _skeleton(plain: dict[str, Any], problems: Problems) -> RunConfig | None:
     }
     for path, section in sections.items():
         _try(section, path, problems)
-    for key, value, least in (("seed", made.seed, 0), ("threads", made.threads, 1)):
+    counts = {"seed": (made.seed, 0), "threads": (made.threads, 1), "ranking_threads": (made.ranking_threads or 1, 1)}
+    for key, (value, least) in counts.items():
         if value < least:
             problems.add(key, f"{key}={value} must be >= {least}")
+    if made.matmul not in ("strict", "fast"):
+        problems.add("matmul", f"{made.matmul!r} is neither strict nor fast", "set matmul=strict or matmul=fast")
     return made
 
 
@@ -335,7 +338,8 @@ def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problem
     arguments = {key: value for key, value in inner.items() if key != "_target_"}
     cutoffs = skeleton.evaluation.cutoffs if skeleton else []
     select = f"ndcg@{max(cutoffs, default=20)}"
-    return Recipe(role, inner, lambda: cls(**arguments), settings, seed, checkpoints, folder, select)
+    matmul = skeleton.matmul if skeleton else "strict"
+    return Recipe(role, inner, lambda: cls(**arguments), settings, seed, checkpoints, folder, select, matmul)
 
 
 def _trainer(node: Any, path: str, problems: Problems) -> TrainerConfig | None:

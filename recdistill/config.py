@@ -126,6 +126,9 @@ class RunConfig:
         seed: of the student and the distiller.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         threads: threads of one operation.
+        ranking_threads: the same while whole catalogues are ranked (null: as `threads`).
+        matmul: float32 products of training: `strict`, or `fast`, which permits reduced precision where a probe finds
+            it faster and as exact. What is reported or stored is always computed strictly.
         skip_finished: whether a run whose config has a finished run under `paths.outputs` is skipped.
         plugins: importable packages whose classes a `_target_` may name.
         dataset: a source with its filter and split.
@@ -142,6 +145,8 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     threads: int = 1
+    ranking_threads: int | None = None
+    matmul: str = "strict"
     skip_finished: bool = False
     plugins: list[str] = field(default_factory=list)
     dataset: dict[str, Any] = field(default_factory=dict)

@@ -26,7 +26,9 @@ def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
         What is in results.json.
     """
     config = plan.config
-    runtime = start(config.device, config.threads, config.seed)
+    runtime = start(
+        config.device, config.threads, config.seed, ranking_threads=config.ranking_threads, matmul=config.matmul
+    )
     say(runtime.line())
     cache = ensure_folder(Path(config.paths.outputs) / "cache")
     clock = stages.Clock()

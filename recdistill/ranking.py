@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recdistill.dataset.sampling import SeenItems
 from recdistill.models.base import Scorer
+from recdistill.runtime import for_ranking
 from recdistill.types import Interactions, TopK
 
 CHUNK_BYTES = 1 << 24  # of scores: near the size of the cache, and small beside the copies that selection makes
@@ -94,6 +95,7 @@ def _exact_top(score: Tensor, k: int) -> Tensor:
     return (ordered * n_items + column).topk(k, dim=1).indices
 
 
+@for_ranking()
 def top_k(scorer: Scorer, seen: SeenItems, user: Tensor, n_items: int, k: int, chunk: int | None = None) -> TopK:
     """The best unseen items of some users, ties by item index.
 
@@ -116,6 +118,7 @@ def top_k(scorer: Scorer, seen: SeenItems, user: Tensor, n_items: int, k: int, c
     return _top(user, torch.cat(items), torch.cat(scores))
 
 
+@for_ranking()
 def top_k_and_ranks(
     scorer: Scorer, seen: SeenItems, held_out: Interactions, user: Tensor, n_items: int, k: int
 ) -> tuple[TopK, HeldOutRanks]:

@@ -6,6 +6,9 @@ import hashlib
 import os
 import resource
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,24 +24,58 @@ class Runtime:
     device: torch.device
     threads: int
     seed: int
+    ranking_threads: int = 1
+    matmul: Matmul | None = None
 
     def line(self) -> str:
         """The one line that is printed at the start."""
-        return f"device={self.device}, dtype=float32, threads={self.threads}, seed={self.seed}"
+        ranking = "" if self.ranking_threads == self.threads else f" (ranking: {self.ranking_threads})"
+        matmul = "" if self.matmul is None else f", matmul={self.matmul.line()}"
+        return f"device={self.device}, dtype=float32, threads={self.threads}{ranking}{matmul}, seed={self.seed}"
 
 
-def start(device: str, threads: int, seed: int) -> Runtime:
-    """Choose the device and set the number of threads.
+@dataclass(frozen=True)
+class Matmul:
+    """A matrix product of training probed in both precisions that torch offers for float32.
+
+    Attributes:
+        used: `highest`, or what `matmul=fast` chose.
+        speedup: seconds of the strict product over seconds of the fast one.
+        error: largest error of the strict product against float64.
+        fast_error: the same of the fast one.
+    """
+
+    used: str
+    speedup: float
+    error: float
+    fast_error: float
+
+    def line(self) -> str:
+        """For the line of the start."""
+        return f"{self.used} (fast: {self.speedup:.1f}x, error {self.fast_error:.0e} against {self.error:.0e})"
+
+
+_ranking_threads = 1  # of this process, as torch's own setting is
+
+
+def start(
+    device: str, threads: int, seed: int, *, ranking_threads: int | None = None, matmul: str = "strict"
+) -> Runtime:
+    """Choose the device, set the number of threads and the precision of products in training.
 
     Args:
         device: `auto` (a GPU when there is one), `cpu`, `cuda` or `cuda:1`.
         threads: intra-operation threads of torch.
         seed: of the run; recorded, not set globally (all draws take their own generator).
+        ranking_threads: the same while whole catalogues are ranked (None: as `threads`).
+        matmul: `strict`, or `fast`: what permits reduced precision where a probe finds it faster and as exact.
 
     Raises:
         ConfigError: the device is unknown or absent.
     """
+    global _ranking_threads
     torch.set_num_threads(threads)
+    _ranking_threads = ranking_threads or threads
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.partition(":")[0] not in ("cpu", "cuda"):
@@ -53,9 +90,51 @@ def start(device: str, threads: int, seed: int) -> Runtime:
             f"torch {torch.__version__} found no usable GPU or no such number",
             "use device=auto or device=cpu, or install a CUDA build of torch and a driver",
         )
-    # TF32 would move the third digit of a reported metric; training is bound by gathers, not by products.
+    probe = probe_matmul(chosen) if matmul == "fast" else None
+    # Strict unless asked otherwise: TF32 would move the third digit of a metric.
+    torch.set_float32_matmul_precision("highest" if probe is None else probe.used)
+    return Runtime(chosen, threads, seed, _ranking_threads, probe)
+
+
+@contextmanager
+def for_ranking() -> Iterator[None]:
+    """Strict products and the threads of ranking, for anything that is reported or stored; also a decorator."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(_ranking_threads)
     torch.set_float32_matmul_precision("highest")
-    return Runtime(chosen, threads, seed)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+
+
+def probe_matmul(device: torch.device) -> Matmul:
+    """Time a product of the shape of a training step (256 x 64 x 2048) in both precisions, and compare with float64.
+
+    The fast one is chosen where it takes at most two thirds of the time and errs at most twice as much.
+    """
+    left, right = (torch.randn(rows, 64, generator=generator(0, "probe")) for rows in (256, 2048))
+    exact = left.double() @ right.double().T
+    left, right = left.to(device), right.to(device)
+    seconds, error = {}, {}
+    fast = "medium" if device.type == "cpu" else "high"  # oneDNN's float32 on the CPU; TF32 elsewhere
+    for name in ("highest", fast):
+        torch.set_float32_matmul_precision(name)
+        error[name] = float((left @ right.T).cpu().double().sub(exact).abs().max())
+        seconds[name] = min(_seconds(left, right) for _ in range(5))
+    torch.set_float32_matmul_precision("highest")
+    speedup = seconds["highest"] / seconds[fast]
+    good = speedup >= 1.5 and error[fast] <= 2 * error["highest"]
+    return Matmul(fast if good else "highest", speedup, error["highest"], error[fast])
+
+
+def _seconds(left: Tensor, right: Tensor) -> float:
+    started = time.perf_counter()
+    for _ in range(4):
+        product = left @ right.T
+    float(product[0, 0])  # waits for a device
+    return time.perf_counter() - started
 
 
 def _no_device(device: str) -> ConfigError:

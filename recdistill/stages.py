@@ -275,6 +275,8 @@ def recorded(
                 "device": str(runtime.device),
                 "dtype": "float32",
                 "threads": runtime.threads,
+                "ranking_threads": runtime.ranking_threads,
+                "matmul": None if runtime.matmul is None else asdict(runtime.matmul),
                 "seconds": clock.seconds,
                 "peak_bytes": peak_memory(),
             },

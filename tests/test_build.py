@@ -67,6 +67,13 @@ def test_a_stored_teacher_without_a_usable_description_is_refused(run: Path, nam
         build.check(composed("teacher=stored", f"teacher.run={run}", "teacher.model=student"))
 
 
+def test_a_model_trained_with_fast_products_has_another_key() -> None:
+    strict, fast = (build.check(composed(f"matmul={name}")).teachers["teacher"] for name in ("strict", "fast"))
+    assert strict.key("data") != fast.key("data")
+    with pytest.raises(RecDistillError, match="matmul: 'bf16' is neither strict nor fast"):
+        build.check(composed("matmul=bf16"))
+
+
 def test_row_adam_is_refused_for_a_model_whose_steps_move_all_rows() -> None:
     words = ["teacher=lightgcn", "teacher.trainer.optimizer=row_adam", "trainer.optimizer=row_adam"]
     with pytest.raises(RecDistillError) as caught:

@@ -5,21 +5,63 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from contracts import toys
+from recdistill.dataset.sampling import SeenItems
 from recdistill.errors import ConfigError
-from recdistill.runtime import free_memory, generator, peak_memory, start
+from recdistill.models.base import InnerProductScorer
+from recdistill.ranking import top_k, top_k_and_ranks
+from recdistill.runtime import for_ranking, free_memory, generator, peak_memory, start
+from recdistill.soft_labels.extract import Layout, extract
 
 
 @pytest.fixture(autouse=True)
 def _threads_as_before() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
-    torch.set_num_threads(before)
+    start("cpu", before, 0)
 
 
 def test_starting_on_the_cpu_sets_threads_and_says_so_in_one_line() -> None:
     runtime = start("cpu", 2, 7)
     assert torch.get_num_threads() == 2
     assert runtime.line() == "device=cpu, dtype=float32, threads=2, seed=7"
+
+
+def test_ranking_has_its_own_threads_and_is_strict_and_training_goes_on_as_before() -> None:
+    runtime = start("cpu", 1, 7, ranking_threads=2, matmul="fast")
+    training = torch.get_float32_matmul_precision()
+    assert "threads=1 (ranking: 2), matmul=" in runtime.line()
+    with for_ranking():
+        assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (2, "highest")
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (1, training)
+
+
+def test_lists_are_ranked_and_extracted_with_the_settings_of_ranking() -> None:
+    start("cpu", 1, 0, ranking_threads=2)
+    seen: list[int] = []
+
+    class Watched(InnerProductScorer):
+        def all_scores(self, user: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.get_num_threads())
+            return super().all_scores(user)
+
+    data = toys.interactions()
+    scorer = Watched(torch.ones(toys.N_USERS, 2), torch.ones(toys.N_ITEMS, 2))
+    user = torch.arange(toys.N_USERS)
+    top_k(scorer, SeenItems(data), user, toys.N_ITEMS, 3)
+    top_k_and_ranks(scorer, SeenItems(data), data, user, toys.N_ITEMS, 3)
+    extract(scorer, SeenItems(data), user, Layout(toys.N_ITEMS, 3))
+    assert seen == [2, 2, 2]
+
+
+def test_a_fast_product_is_used_only_where_it_is_faster_and_as_exact() -> None:
+    found = start("cpu", 1, 0, matmul="fast").matmul
+    assert found is not None
+    assert torch.get_float32_matmul_precision() == found.used
+    assert (found.used == "medium") == (found.speedup >= 1.5 and found.fast_error <= 2 * found.error)
+    assert 0 < found.error < 1e-3
+    assert start("cpu", 1, 0).matmul is None
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_auto_takes_a_gpu_only_where_there_is_one() -> None:

@@ -15,7 +15,17 @@ from recdistill.report.record import SCHEMA_VERSION
 from recdistill.store import read_json
 
 # What may differ between replicates of one row without being a setting of the method; scratch makes the reference only.
-NOT_SETTINGS = ("paths.", "device", "threads", "plugins", "skip_finished", "scratch.", "dataset.", "evaluation.")
+NOT_SETTINGS = (
+    "paths.",
+    "device",
+    "threads",
+    "ranking_threads",
+    "plugins",
+    "skip_finished",
+    "scratch.",
+    "dataset.",
+    "evaluation.",
+)
 # The last cut-off selects the model, so cut-offs are a setting although the rest of the evaluation is none.
 SETTINGS = ("evaluation.cutoffs",)
 # The settings that make a reference model, by its role; the data set is the table's.

@@ -11,6 +11,7 @@ from torch import Tensor
 from recdistill.dataset.sampling import SeenItems
 from recdistill.models.base import Scorer
 from recdistill.ranking import score_chunks, select_top
+from recdistill.runtime import for_ranking
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Layout:
         return fields
 
 
+@for_ranking()
 def extract(scorer: Scorer, seen: SeenItems, user: Tensor, layout: Layout) -> dict[str, np.ndarray]:
     """Ranked unseen items of some users, overall and per popularity group.
 

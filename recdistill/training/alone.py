@@ -37,6 +37,7 @@ class Recipe:
         checkpoints: how many snapshots, early to best, are kept.
         stored: the folder of a model that an earlier run trained, instead of training one.
         select: the validation metric whose best epoch is kept.
+        matmul: precision of products in training, `strict` or `fast`.
     """
 
     role: str
@@ -47,6 +48,7 @@ class Recipe:
     checkpoints: int = 1
     stored: Path | None = None
     select: str = "ndcg@20"
+    matmul: str = "strict"
 
     def key(self, fingerprint: str) -> str:
         """The key on a data set."""
@@ -54,6 +56,7 @@ class Recipe:
         return key_of(
             {"format_version": FORMAT_VERSION, "dataset": fingerprint, "checkpoints": self.checkpoints}
             | {"select": self.select}
+            | ({} if self.matmul == "strict" else {"matmul": self.matmul})
             | parts
         )
 
