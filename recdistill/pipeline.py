@@ -43,7 +43,6 @@ def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
         teachers = {name: stages.alone(stage, recipe, name) for name, recipe in plan.teachers.items()}
     with clock("soft_labels"):
         knowledge = stages.knowledge(stage, plan, teachers)
-        stages.note_uses(stage, plan, knowledge)
     with clock("scratch"):
         scratch = stages.alone(stage, plan.scratch, "scratch") if config.scratch.enabled else None
     with clock("student"):

@@ -87,15 +87,19 @@ def make_evaluator(plan: Plan, dataset: Dataset, runtime: Runtime) -> Evaluator:
     )
 
 
-def note_uses(stage: Stage, plan: Plan, knowledge: Knowledge | None = None) -> None:
+def note_uses(stage: Stage, plan: Plan) -> None:
     """`uses.json`: which entries of the cache this run stands on, so that nobody prunes them."""
     fingerprint = stage.dataset.fingerprint
     recipes = [*plan.teachers.values(), plan.scratch]
     used = [stage.dataset.folder.name, *(recipe.key(fingerprint) for recipe in recipes)]
     used += [recipe.stored.name for recipe in recipes if recipe.stored is not None]
-    if knowledge is not None:
-        used += [labels.key for one in knowledge.teachers.values() for labels in one.checkpoints]
     write_json(stage.folder / "uses.json", sorted(set(used)))
+
+
+def _note_use(stage: Stage, key: str) -> None:
+    """One more, before it is opened or made."""
+    uses = stage.folder / "uses.json"
+    write_json(uses, sorted({*read_json(uses), key}))
 
 
 def teacher_key(recipe: Recipe, fingerprint: str) -> str:
@@ -150,6 +154,7 @@ def _labels(
         "groups": groups,
     }
     key = key_of({"format_version": FORMAT_VERSION, "masked": "train", "ties": "item index"} | parts)
+    _note_use(stage, key)
     return soft_labels(
         stage.cache / "soft_labels" / key,
         teacher=name,

@@ -404,3 +404,22 @@ def test_the_console_script_ends_with_the_exit_code(tmp_path):
     done = shell("train", "distill=ukd", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("ConfigError: distill=ukd")
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "fix"),
+    [
+        (["compare", "--sort"], "argument --sort", "recdistill compare --help"),
+        (["cache", "tidy"], "invalid choice: 'tidy'", "recdistill cache --help"),
+        (["study"], "the following arguments are required: file", "recdistill study --help"),
+        (["doctor", "--fast"], "unrecognized arguments: --fast", "recdistill doctor --help"),
+    ],
+)
+def test_a_flag_that_a_verb_does_not_take_is_told_in_three_lines(
+    words: list[str], what: str, fix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    first, why, last = capsys.readouterr().err.splitlines()
+    assert what in first
+    assert why.startswith("Why: ")
+    assert last == f"Fix: {fix}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from recdistill.commands.parser import Parser
 from recdistill.errors import ConfigError, RecDistillError
 from recdistill.store import cannot_write, exclusive, file_hash, folder_size, read_json
 
@@ -30,7 +31,7 @@ def cache(words: Sequence[str]) -> int:
     Returns:
         0, or 1 if `verify` found damage.
     """
-    parser = argparse.ArgumentParser("recdistill cache", description="What runs store and share.")
+    parser = Parser("recdistill cache", description="What runs store and share.")
     parser.add_argument(
         "action",
         choices=["ls", "verify", "prune"],
@@ -124,7 +125,7 @@ def _remove(entry: dict[str, Any], outputs: Path, *, unused: bool) -> bool:
         raise cannot_write(folder, error) from error
     try:
         runs = _uses(outputs).get(folder.name, [])
-        if any(at_work for _, at_work in runs) or (unused and runs):
+        if any(at_work for _, at_work in runs) or (unused and runs) or _undeclared(outputs):
             return False
         shutil.rmtree(folder)
     except OSError as error:
@@ -145,6 +146,12 @@ def _uses(outputs: Path) -> dict[str, list[tuple[str, bool]]]:
         for key in keys:
             found.setdefault(str(key), []).append((str(path.parent), _at_work(path.parent)))
     return found
+
+
+def _undeclared(outputs: Path) -> bool:
+    """Whether a run at work has not said yet what it stands on: it may be reading any data set."""
+    runs = (path.parent for path in outputs.glob("*/**/status.json"))
+    return any(not (run / "uses.json").exists() and _at_work(run) for run in runs)
 
 
 def _at_work(run: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib.util
 import json
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from recdistill.commands.conf import GROUPS, conf_folder, first_comment, members
+from recdistill.commands.parser import Parser
 from recdistill.errors import ConfigError, nearest
 
 
 def list_choices(words: Sequence[str]) -> int:
     """Print the members of one group, or of all."""
-    parser = argparse.ArgumentParser("recdistill list", description="The choices of a group.")
+    parser = Parser("recdistill list", description="The choices of a group.")
     parser.add_argument("group", nargs="?", help="one of " + ", ".join(GROUPS))
     parser.add_argument("--config-dir", type=Path, help="a folder of your own YAML laid over ours")
     parser.add_argument("--json", action="store_true", help="machine-readable")
@@ -40,7 +40,7 @@ def list_choices(words: Sequence[str]) -> int:
 
 def explain(words: Sequence[str]) -> int:
     """Print every setting of one choice: default, meaning, source."""
-    parser = argparse.ArgumentParser("recdistill explain", description="Every setting of one choice.")
+    parser = Parser("recdistill explain", description="Every setting of one choice.")
     parser.add_argument("choice", metavar="GROUP=NAME")
     parser.add_argument("--config-dir", type=Path, help="a folder of your own YAML laid over ours")
     parser.add_argument("--json", action="store_true", help="machine-readable")

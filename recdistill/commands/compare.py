@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recdistill.commands.parser import Parser
 from recdistill.errors import ConfigError, nearest
 from recdistill.report.compare import Comparison, Unfinished, as_rows, compare, find_runs, with_metrics
 from recdistill.report.tables import print_table
@@ -24,7 +24,7 @@ def compare_runs(words: Sequence[str]) -> int:
     Raises:
         ConfigError: a folder is missing, holds no run, or a metric is in none of them.
     """
-    parser = argparse.ArgumentParser("recdistill compare", description="One table over runs: mean ± sd over seeds.")
+    parser = Parser("recdistill compare", description="One table over runs: mean ± sd over seeds.")
     parser.add_argument("folders", nargs="*", type=Path, help="runs, sweeps or folders of them (default: outputs)")
     parser.add_argument("--metric", action="append", help=f"may be repeated (default: {', '.join(DEFAULT_METRICS)})")
     parser.add_argument(

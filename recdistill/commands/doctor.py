@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recdistill.commands.parser import Parser
 from recdistill.errors import RecDistillError
 from recdistill.store import ensure_folder
 
 
 def doctor(words: Sequence[str]) -> int:
     """Print versions, device, threads, memory and whether the outputs folder can be written; 1 if it cannot."""
-    parser = argparse.ArgumentParser("recdistill doctor", description="Versions, device, threads, memory, folders.")
+    parser = Parser("recdistill doctor", description="Versions, device, threads, memory, folders.")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the outputs folder (default: outputs)")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     arguments = parser.parse_args(list(words))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import json
 import os
@@ -25,6 +24,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from recdistill.commands.compare import DEFAULT_METRICS, FORMATS
+from recdistill.commands.parser import Parser
 from recdistill.commands.study_file import SCRATCH, Study, read_study, settings_of_trials
 from recdistill.errors import CacheError, ConfigError, RecDistillError
 from recdistill.report.compare import Run, as_rows, compare, find_runs, with_metrics
@@ -56,7 +56,7 @@ def study(words: Sequence[str]) -> int:
         ConfigError: the YAML is off.
         RecDistillError: a job failed; the others were run.
     """
-    parser = argparse.ArgumentParser("recdistill study", description="Tune with equal budgets, then run over seeds.")
+    parser = Parser("recdistill study", description="Tune with equal budgets, then run over seeds.")
     parser.add_argument("file", type=Path, help="a study's YAML, or the name of one in conf/study")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the outputs folder (default: outputs)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")

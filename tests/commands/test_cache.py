@@ -161,6 +161,23 @@ def test_prune_leaves_an_entry_that_is_being_built(own, capsys):
     assert dataset.is_file()
 
 
+def test_prune_waits_while_a_run_at_work_has_not_said_what_it_stands_on(own, capsys):
+    (uses,) = own.glob("runs/*/uses.json")
+    uses.unlink()
+    program = "import sys, pathlib\nfrom recdistill.store import exclusive\n"
+    program += "with exclusive(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(uses.parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert cli.main(["cache", "prune", "--yes", "--outputs", str(own)]) == 0
+        assert "nothing is to remove" in capsys.readouterr().out
+        holder.stdin.close()
+    assert cli.main(["cache", "prune", "--yes", "--outputs", str(own)]) == 0
+    assert "entries" in capsys.readouterr().out
+    assert not list(own.glob("cache/datasets/*/manifest.json"))
+
+
 def test_an_age_that_is_none_is_refused(own, capsys):
     assert cli.main(["cache", "prune", "--older", "soon", "--outputs", str(own)]) == 2
     assert "30d" in capsys.readouterr().err
