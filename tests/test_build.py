@@ -53,10 +53,10 @@ def test_a_stored_model_cannot_be_the_student(run: Path) -> None:
 
 
 def test_one_column_cannot_hold_users_and_items() -> None:
-    words = ["dataset=file", "dataset.path=x.csv", "dataset.user_column=id", "dataset.item_column=id"]
-    with pytest.raises(RecDistillError, match=r"dataset\.item_column='id'") as caught:
+    words = ["dataset=file", "dataset.path=x.csv", "dataset.columns.user=id", "dataset.columns.item=id"]
+    with pytest.raises(RecDistillError, match=r"dataset\.columns\.item='id'") as caught:
         build.check(composed(*words))
-    assert "another column than user_column" in caught.value.why
+    assert "another column than user" in caught.value.why
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"mod'])

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from recdistill.dataset.columns import Columns, Say
 from recdistill.dataset.fetch import FetchFailed, download, from_package, no_source, unzip_member
-from recdistill.dataset.readers import read_table, read_u_data, read_users_dat
+from recdistill.dataset.own_split import find_parts, read_parts
+from recdistill.dataset.readers import read
 from recdistill.dataset.splits import Filter, RandomPerUser
-from recdistill.dataset.table import RawTable, table_hash
+from recdistill.dataset.table import PARTS, Ids, RawTable, table_hash
 from recdistill.errors import DataError, require
-
-Say = Callable[[str], None]
 
 
 class Source(ABC):
@@ -106,7 +107,7 @@ class MovieLens100K(Source):
         file = Path(self.path) if self.path else _find(names, self.name, data, downloads)
         if file is None:
             return self._fetch(data, downloads, say)
-        return self.checked(read_table(file) if file.suffix == ".inter" else read_u_data(file))
+        return self.checked(read(file, say=say))
 
     def _fetch(self, data: Path, downloads: Path, say: Say) -> RawTable:
         folder = downloads / self.name
@@ -119,13 +120,13 @@ class MovieLens100K(Source):
                 unzip_member(archive, "ml-100k/u.data", folder / "u.data")
             finally:
                 archive.unlink()
-            return self.fetched(folder / "u.data", read_u_data)
+            return self.fetched(folder / "u.data", partial(read, say=say))
         except FetchFailed as error:
             tried.append(str(error))
         try:
             member = "recbole/dataset_example/ml-100k/ml-100k.inter"
             from_package(self.package, member, folder / "ml-100k.inter")
-            return self.fetched(folder / "ml-100k.inter", read_table)
+            return self.fetched(folder / "ml-100k.inter", partial(read, say=say))
         except FetchFailed as error:
             tried.append(str(error))
         raise no_source(self.name, tried, data / self.name, "u.data or ml-100k.inter")
@@ -159,21 +160,27 @@ class CiteULikeT(Source):
             try:
                 say("CiteULike-t: no licence is stated; collected for research by Wang, Chen and Li (IJCAI 2013)")
                 download(self.url, file)
-                return self.fetched(file, read_users_dat)
+                return self.fetched(file, partial(read, format="users.dat", say=say))
             except FetchFailed as error:
                 tried = [f"nothing under {data}", str(error)]
                 raise no_source(self.name, tried, data / self.name, "users.dat") from error
-        return self.checked(read_users_dat(file))
+        return self.checked(read(file, format="users.dat", say=say))
 
 
 class File(Source):
-    """A table of one's own with a header line: CSV, TSV (each also .gz), RecBole .inter or Parquet.
+    """Interactions of one's own, in any of the formats that `recdistill.dataset.readers` knows.
+
+    One table is filtered and split. A split of one's own is used as given: a folder that holds train, (valid,) test;
+    the files one by one; or a table with a column that says the part of each row.
 
     Args:
-        name: the data set's name in reports (null: the file's name).
-        path: the file.
-        user_column: name of the user column (null: recognised).
-        item_column: name of the item column (null: recognised).
+        name: the data set's name in reports (null: the file's or the folder's name).
+        path: the file, or a folder with a split of one's own.
+        format: what the file or files are (null: recognised).
+        columns: names of the columns, for files with a header.
+        train: the training interactions, if they are in a file of their own.
+        valid: the interactions that select the best epoch (null: taken out of train by `split`).
+        test: the interactions that are reported on.
         filter: which users are kept.
         split: how each user's items are split.
     """
@@ -181,28 +188,46 @@ class File(Source):
     def __init__(
         self,
         *,
-        name: str | None,
-        path: str,
-        user_column: str | None,
-        item_column: str | None,
+        name: str | None = None,
+        path: str | None = None,
+        format: str | None = None,
+        columns: Columns | None = None,
+        train: str | None = None,
+        valid: str | None = None,
+        test: str | None = None,
         filter: Filter,
         split: RandomPerUser,
     ) -> None:
-        """Store the settings."""
-        super().__init__(name=name or Path(path).name.split(".")[0], filter=filter, split=split)
-        limit = "another column than user_column"
-        require(user_column is None or user_column != item_column, "item_column", item_column, limit)
-        self.path: str = path
-        self.user_column = user_column
-        self.item_column = item_column
+        """Check that there is one table, or train and test."""
+        one = path is not None and train is None and valid is None and test is None
+        parts = path is None and train is not None and test is not None
+        require(
+            one or parts, "path", path, "a file or a folder, or null with train=FILE and test=FILE (and valid=FILE)"
+        )
+        self.parts = {part: Path(file) for part, file in zip(PARTS, (train, valid, test), strict=True) if file}
+        file = Path(path) if path is not None else self.parts["train"]
+        super().__init__(name=name or file.name.split(".")[0], filter=filter, split=split)
+        self.path = path
+        self.format = format
+        self.columns = columns or Columns()
+
+    def _files(self) -> dict[str, Path]:
+        """The files of a split of one's own; none if there is one table."""
+        return find_parts(Path(self.path)) if self.path is not None and Path(self.path).is_dir() else self.parts
 
     def signature(self, data: Path) -> Any:
-        """Path, size and time of the file, and the columns: they remember the hash of what was read."""
-        return _file_signature(Path(self.path), self._kind(), self.user_column, self.item_column)
+        """Path, size and time of each file, format and columns: they remember the hash of what was read."""
+        files = self._files() or {"all": Path(str(self.path))}
+        signatures = [_file_signature(file, part) for part, file in files.items()]
+        if None in signatures:
+            return None
+        return [self._kind(), signatures, self.format, self.columns.wanted]
 
     def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
-        """Read the file's user and item columns."""
-        return read_table(Path(self.path), self.user_column, self.item_column, extras=False)
+        """Read the file or files."""
+        if files := self._files():
+            return read_parts(files, format=self.format, columns=self.columns, say=say)
+        return read(Path(str(self.path)), format=self.format, columns=self.columns, say=say)
 
 
 class Synthetic(Source):
@@ -277,9 +302,7 @@ class Synthetic(Source):
             taken = np.arange(self.n_items) < count[some, None]
             users.append(np.repeat(np.arange(some.start, some.stop), count[some]))
             items.append(order[taken])
-        return RawTable(
-            np.concatenate(users).astype(str).astype(object), np.concatenate(items).astype(str).astype(object)
-        )
+        return RawTable(Ids.of_numbers(np.concatenate(users)), Ids.of_numbers(np.concatenate(items)))
 
 
 def _file_signature(path: Path, *more: Any) -> Any:

@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from recdistill.dataset.catalog import Say, Source
+from recdistill.dataset.catalog import Source
+from recdistill.dataset.columns import Say
 from recdistill.dataset.popularity import popularity_groups
-from recdistill.dataset.table import Pairs, contiguous, table_hash
+from recdistill.dataset.table import PARTS, Pairs, contiguous, pairs_hash
 from recdistill.errors import CacheError, DataError
 from recdistill.store import atomic, ensure_folder, file_hash, key_of, locked, read_json, write_json
 from recdistill.types import Dataset, Interactions
 
-FORMAT_VERSION = 1
-PARTS = ("train", "valid", "test")
+FORMAT_VERSION = 1  # of what is stored: part of the fingerprint
+LAYOUT = 2  # of how it is stored: names the folder, not the data
 
 
 def load(source: Source, *, data: Path, cache: Path, groups: int, say: Say) -> Dataset:
@@ -43,7 +45,7 @@ def load(source: Source, *, data: Path, cache: Path, groups: int, say: Say) -> D
 
 
 def _folder(cache: Path, table_name: str, made_by: dict[str, Any]) -> Path:
-    return cache / "datasets" / key_of([table_name, made_by])
+    return cache / "datasets" / key_of([table_name, made_by, LAYOUT])
 
 
 def _made(source: Source, data: Path, cache: Path, made_by: dict[str, Any], say: Say) -> str:
@@ -51,12 +53,12 @@ def _made(source: Source, data: Path, cache: Path, made_by: dict[str, Any], say:
     known = _known_table(source, data, cache)
     if known is not None and _complete(_folder(cache, known, made_by)):
         return known
-    table = source.table(data, cache / "downloads", say)
-    table_name = table_hash(table)
+    pairs = contiguous(source.table(data, cache / "downloads", say))
+    table_name = pairs_hash(pairs)
     folder = _folder(cache, table_name, made_by)
     with locked(folder, f"data set {source.name}", say):  # so that nobody prunes what is being written
         if not _complete(folder):
-            _store(folder, source, contiguous(table), table_name, made_by)
+            _store(folder, source, pairs, table_name, made_by, say)
     _remember_table(source, data, cache, table_name)
     return table_name
 
@@ -95,34 +97,49 @@ def _entry(path: Path, key: str) -> Any:
 
 
 def _complete(folder: Path) -> bool:
-    """A stored data set is used only whole: every file with the hash that the manifest gives."""
+    """A stored data set is used only whole: every file with the hash that the manifest gives.
+
+    A file is hashed once; while its size and time stay what they were then, it is taken for whole.
+    """
     files = _entry(folder / "manifest.json", "files")
-    if not isinstance(files, dict):
+    if not isinstance(files, dict) or not all((folder / name).is_file() for name in files):
         return False
-    return all((folder / name).is_file() and file_hash(folder / name) == sha for name, sha in files.items())
+    state = {name: _state(folder / name) for name in files}
+    if _entry(folder / "checked.json", "files") != state:
+        if any(file_hash(folder / name) != sha for name, sha in files.items()):
+            return False
+        write_json(folder / "checked.json", {"files": state})
+    return True
 
 
-def _store(folder: Path, source: Source, pairs: Pairs, table_name: str, made_by: dict[str, Any]) -> None:
-    pairs = source.filter.apply(pairs)
-    part = source.split.assign(pairs.user)
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _store(folder: Path, source: Source, pairs: Pairs, table_name: str, made_by: dict[str, Any], say: Say) -> None:
+    pairs, part = _split(source, pairs, say)
     n_users, n_items = len(pairs.user_ids), len(pairs.item_ids)
     _check_size(source.name, n_users, n_items, part)
     ensure_folder(folder)
-    files = {}
+    user, item = pairs.user.astype(np.int32), pairs.item.astype(np.int32)
+    ids = {"user_id": pa.array(pairs.user_ids, pa.string()), "item_id": pa.array(pairs.item_ids, pa.string())}
+    train = part == 0
+    popularity = np.bincount(item[train], minlength=n_items)
+    arrays = {"popularity": popularity}
     for number, name in enumerate(PARTS):
         chosen = part == number
+        arrays[name] = np.stack([user[chosen], item[chosen]])
+        columns = [
+            pa.DictionaryArray.from_arrays(code, names) for code, names in zip(arrays[name], ids.values(), strict=True)
+        ]
+        _write_parquet(folder / f"{name}.parquet", pa.table(columns, names=list(ids)))
+    for name, array in arrays.items():
         with atomic(folder / f"{name}.npy") as temporary, temporary.open("wb") as stream:
-            np.save(stream, np.stack([pairs.user[chosen], pairs.item[chosen]], 1).astype(np.int32))
-        frame = pd.DataFrame(
-            {"user_id": pairs.user_ids[pairs.user[chosen]], "item_id": pairs.item_ids[pairs.item[chosen]]}, dtype=str
-        )
-        with atomic(folder / f"{name}.parquet") as temporary:
-            frame.to_parquet(temporary, index=False)
-    for name, ids in (("users", pairs.user_ids), ("items", pairs.item_ids)):
-        with atomic(folder / f"{name}.parquet") as temporary:
-            pd.DataFrame({"id": pd.Series(ids, dtype=str)}).to_parquet(temporary, index=False)
-    for path in sorted(folder.glob("*.npy")) + sorted(folder.glob("*.parquet")):
-        files[path.name] = file_hash(path)
+            np.save(stream, array)
+    for name, column in (("users", ids["user_id"]), ("items", ids["item_id"])):
+        _write_parquet(folder / f"{name}.parquet", pa.table({"id": column}))
+    files = sorted([*folder.glob("*.npy"), *folder.glob("*.parquet")])
     write_json(
         folder / "manifest.json",
         {
@@ -131,10 +148,49 @@ def _store(folder: Path, source: Source, pairs: Pairs, table_name: str, made_by:
             "made_by": made_by,
             "n_users": n_users,
             "n_items": n_items,
-            **{f"n_{name}": int((part == number).sum()) for number, name in enumerate(PARTS)},
-            "files": files,
+            **{f"n_{name}": arrays[name].shape[1] for name in PARTS},
+            "n_full": int((np.bincount(user[train], minlength=n_users) >= n_items).sum()),
+            "files": {path.name: file_hash(path) for path in files},
         },
     )
+    write_json(folder / "checked.json", {"files": {path.name: _state(path) for path in files}})
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    with atomic(path) as temporary:  # without Arrow's schema, so that text is read as text and not as a dictionary
+        pq.write_table(table, temporary, store_schema=False)
+
+
+def _split(source: Source, pairs: Pairs, say: Say) -> tuple[Pairs, np.ndarray]:
+    """The pairs that are kept, and the part of each; a split of one's own is used as given."""
+    if pairs.part is None:
+        pairs = source.filter.apply(pairs)
+        return pairs, source.split.assign(pairs.user)
+    given, default = vars(source.filter), vars(type(source.filter)())
+    if given != default:
+        changed = ", ".join(f"filter.{key}={value}" for key, value in given.items() if value != default.get(key))
+        raise DataError(
+            f"{source.name} has a split of its own, and {changed} would change it",
+            "train, valid and test that are given are used as given",
+            "leave dataset.filter as it is, or give one table and let recdistill filter and split it",
+        )
+    part = pairs.part.copy()
+    train = np.flatnonzero(part == 0)
+    if not (part == 1).any():
+        chosen = source.split.assign(pairs.user[train]) == 1
+        part[train[chosen]] = 1
+        say(
+            f"{source.name} has no valid interactions of its own: {int(chosen.sum()):,} of {len(train):,} train "
+            f"interactions are taken for it by {type(source.split).__name__}({_settings(source.split)})"
+        )
+    for column, ids, thing in ((pairs.user, pairs.user_ids, "users"), (pairs.item, pairs.item_ids, "items")):
+        if unseen := int((np.bincount(column[part == 0], minlength=len(ids)) == 0).sum()):
+            say(f"{source.name}: {unseen:,} of {len(ids):,} {thing} occur only in valid or test; they are kept")
+    return pairs, part
+
+
+def _settings(component: object) -> str:
+    return ", ".join(f"{key}={value}" for key, value in vars(component).items())
 
 
 def _check_size(name: str, n_users: int, n_items: int, part: np.ndarray) -> None:
@@ -157,15 +213,9 @@ def _check_size(name: str, n_users: int, n_items: int, part: np.ndarray) -> None
 def _open(folder: Path, name: str, groups: int, say: Say) -> Dataset:
     manifest = read_json(folder / "manifest.json")
     n_users, n_items = manifest["n_users"], manifest["n_items"]
-    parts = []
-    for part in PARTS:
-        pairs = torch.from_numpy(np.load(folder / f"{part}.npy", allow_pickle=False)).long()
-        parts.append(Interactions(pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), n_users, n_items))
-    train, valid, test = parts
-    _check_disjoint(name, train, valid, test)
-    popularity = train.popularity()
-    full = int((train.user.bincount(minlength=n_users) >= n_items).sum())
-    if full:
+    train, valid, test = (_interactions(_array(folder, part), n_users, n_items) for part in PARTS)
+    popularity = torch.from_numpy(_array(folder, "popularity"))
+    if full := manifest["n_full"]:
         say(f"warning: {full} users have seen every item; they are left out of training triples")
     return Dataset(
         name=name,
@@ -174,19 +224,22 @@ def _open(folder: Path, name: str, groups: int, say: Say) -> Dataset:
         test=test,
         popularity=popularity,
         group=popularity_groups(popularity, groups).to(torch.int8),
-        user_ids=pd.read_parquet(folder / "users.parquet")["id"].to_numpy(object),
-        item_ids=pd.read_parquet(folder / "items.parquet")["id"].to_numpy(object),
+        user_ids=_ids(folder, "users"),
+        item_ids=_ids(folder, "items"),
         fingerprint=key_of([manifest["table"], manifest["made_by"]]),
         folder=folder,
     )
 
 
-def _check_disjoint(name: str, *parts: Interactions) -> None:
-    key = torch.cat([part.user * part.n_items + part.item for part in parts])
-    ordered = key.sort().values
-    if (ordered[1:] == ordered[:-1]).any():
-        raise DataError(
-            f"{name}: train, valid and test share interactions",
-            "a model that has seen a test interaction reports a leak, not a recommendation",
-            "make the split disjoint, or let recdistill split",
-        )
+def _interactions(pairs: np.ndarray, n_users: int, n_items: int) -> Interactions:
+    user, item = torch.from_numpy(pairs).long()
+    return Interactions(user, item, n_users, n_items)
+
+
+def _array(folder: Path, name: str) -> np.ndarray:
+    array: np.ndarray = np.load(folder / f"{name}.npy", allow_pickle=False)
+    return array
+
+
+def _ids(folder: Path, name: str) -> np.ndarray:
+    return np.array(pq.read_table(folder / f"{name}.parquet").column("id").to_pylist(), dtype=object)

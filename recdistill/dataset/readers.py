@@ -1,241 +1,201 @@
-"""Readers: one function per file format; each returns a `RawTable` of text ids."""
+"""Readers: one function per format, and `read`, which recognises the format."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 
+from recdistill.dataset.collect import Block, collect
+from recdistill.dataset.columns import POSITIONS, Columns, Say, find_columns
+from recdistill.dataset.files import open_file, reading
+from recdistill.dataset.matrices import read_matrix
+from recdistill.dataset.sniff import FORMATS, Layout, int_text, sniff
 from recdistill.dataset.table import RawTable
 from recdistill.errors import DataError
 
-T = TypeVar("T")
+BLOCK = 1 << 25  # bytes of text that are parsed at once
+ROWS = 1 << 20  # of a Parquet file that are read at once
 
 
-USER_COLUMNS = ("user_id", "user", "userid", "uid", "visitorid")
-ITEM_COLUMNS = ("item_id", "item", "itemid", "iid", "movieid", "movie_id", "artistid")
-RATING_COLUMNS = ("rating", "score", "stars", "weight")
-TIME_COLUMNS = ("timestamp", "time", "ts", "unixtime")
-
-
-def read_table(
+def read(
     path: Path,
-    user_column: str | None = None,
-    item_column: str | None = None,
     *,
+    format: str | None = None,
+    columns: Columns | None = None,
     extras: bool = True,
+    say: Say = print,
 ) -> RawTable:
-    """Read a table with a header: `.csv`, `.tsv`, `.txt` (each also `.gz`), RecBole `.inter`, or `.parquet`.
+    """Read a table of interactions in any of the `FORMATS`, each also as `.gz` or `.zst` where it is text.
 
-    Column names are taken as given, else the common ones are recognised in any case. Rating and timestamp are read
-    where there are such columns and `extras` asks for them.
-
-    Raises:
-        DataError: the file is missing, empty, cut short or not UTF-8, or a column is not there.
-    """
-    frame = _read_frame(path)
-    # RecBole writes `name:type` in its header; a column may be asked for either way.
-    short = {str(name): str(name).split(":")[0] for name in frame.columns}
-    frame.columns = [short[str(name)] for name in frame.columns]
-    frame = frame.loc[:, ~frame.columns.duplicated()]
-    user = _column(frame, path, "user", short.get(user_column or "", user_column), USER_COLUMNS)
-    item = _column(frame, path, "item", short.get(item_column or "", item_column), ITEM_COLUMNS)
-    if user == item:
-        raise DataError(
-            f"{path}: {user!r} would be both the user and the item column",
-            "every user would have one item, itself",
-            "name two columns: dataset.user_column=NAME dataset.item_column=NAME",
-        )
-    rating = _column(frame, path, "rating", None, RATING_COLUMNS, optional=True) if extras else None
-    time = _column(frame, path, "timestamp", None, TIME_COLUMNS, optional=True) if extras else None
-    return _table(
-        path,
-        frame[user],
-        frame[item],
-        None if rating is None else frame[rating],
-        None if time is None else frame[time],
-    )
-
-
-def read_u_data(path: Path) -> RawTable:
-    """Read MovieLens `u.data`: tab-separated user, item, rating, timestamp without a header.
+    Args:
+        path: the file.
+        format: what it is; None: recognised by its name and its first bytes and lines.
+        columns: names of the columns, for formats with a header.
+        extras: whether ratings and times that were not named are read where they are found.
+        say: prints a line to the user: what the file was recognised as.
 
     Raises:
-        DataError: as `read_table`.
+        DataError: the file is missing, empty, broken, of no known format or a pickle, or a column is not there.
+        ConfigError: there is no such format.
     """
-    frame = _guarded(path, lambda: pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False))
-    if frame.shape[1] != 4:
-        raise DataError(
-            f"{path} has {frame.shape[1]} columns, not 4",
-            "u.data holds user, item, rating and timestamp separated by tabs",
-            "point dataset.path at the original u.data, or use dataset=file for other formats",
+    columns = columns or Columns()
+    with reading(path):
+        layout = sniff(path, format, columns)
+        return READERS[layout.format](path, layout, columns, extras, say)
+
+
+def read_separated(path: Path, layout: Layout, columns: Columns, extras: bool, say: Say) -> RawTable:
+    """Read text whose lines are rows of separated fields: all formats but lists and binary ones."""
+    if layout.header is None:
+        place = {role: number for number, role in enumerate(POSITIONS[: layout.width])}
+        strict = {"rating", "timestamp"}
+        _say_as(say, path, layout, list(place))
+    else:
+        place = find_columns(path, layout.header, columns, extras=extras, say=say)
+        strict = {role for role, name in columns.wanted.items() if name is not None}
+        _say_as(say, path, layout, [layout.header[number] for number in place.values()])
+    return collect(path, _fields(path, layout, place), strict, say)
+
+
+def _fields(path: Path, layout: Layout, place: dict[str, int]) -> Iterator[Block]:
+    """Blocks of a text file's columns."""
+    double = layout.separator == "::"  # Arrow splits at one character: an empty field stands between two
+    names = [str(number) for number in range(2 * layout.width - 1 if double else layout.width)]
+    column = {role: names[2 * number if double else number] for role, number in place.items()}
+    between = names[1::2] if double else []
+    with open_file(path) as stream:
+        blocks = pa_csv.open_csv(
+            stream,
+            read_options=pa_csv.ReadOptions(
+                use_threads=False, block_size=BLOCK, skip_rows=layout.skip, column_names=names
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=layout.separator[0], quote_char='"' if layout.header is not None else False
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=[*column.values(), *between],
+                column_types=dict.fromkeys(names, pa.string()),
+                strings_can_be_null=False,
+            ),
         )
-    return _table(path, frame[0], frame[1], frame[2], frame[3])
+        for block in blocks:
+            for name in between:
+                if pc.any(pc.not_equal(block.column(name), "")).as_py():
+                    raise pa.ArrowInvalid("a field holds a single ':', but fields are separated by '::'")
+            yield {role: block.column(name) for role, name in column.items()}
 
 
-def read_users_dat(path: Path) -> RawTable:
+def read_lists(path: Path, layout: Layout, columns: Columns, extras: bool, say: Say) -> RawTable:
+    """Read LightGCN adjacency lists: `user item item ...`, blanks between them; a user alone has no items."""
+    _say_as(say, path, layout)
+
+    def blocks() -> Iterator[Block]:
+        for _, width, token, start in _token_lines(path, layout.skip):
+            user = np.repeat(start, np.maximum(width - 1, 0))
+            items = np.ones(len(token), dtype=bool)
+            items[start] = False
+            yield {"user": token.take(pa.array(user)), "item": token.filter(pa.array(items))}
+
+    return collect(path, blocks(), (), say)
+
+
+def read_users_dat(path: Path, layout: Layout, columns: Columns, extras: bool, say: Say) -> RawTable:
     """Read CiteULike `users.dat`: line k holds the library of user k, `count item item ...`.
 
     The first number of a line is the library's size, not an item; it is checked against the line.
 
     Raises:
-        DataError: the file is missing, empty, not UTF-8, or a line's count does not match.
+        DataError: a line's count does not match.
     """
-    lines = _guarded(path, lambda: path.read_text(encoding="utf-8")).splitlines()
-    users: list[int] = []
-    items: list[str] = []
-    for number, line in enumerate(lines):
-        tokens = line.split()
-        if not tokens:
-            continue
-        if not tokens[0].isdecimal() or int(tokens[0]) != len(tokens) - 1:
-            raise DataError(
-                f"{path}, line {number + 1}: the count says {tokens[0][:20]!r}, but {len(tokens) - 1} items follow",
-                "each line of users.dat starts with the number of items that follow",
-                "the file is probably cut short or of another format: fetch it again, or use dataset=file",
-            )
-        users += [number] * (len(tokens) - 1)
-        items += tokens[1:]
-    if not users:
-        raise _empty(path)
-    return RawTable(np.array(users).astype(str).astype(object), np.array(items, dtype=object))
+    _say_as(say, path, layout)
+
+    def blocks() -> Iterator[Block]:
+        for line, width, token, start in _token_lines(path, layout.skip):
+            for number, length, count in zip(line, width, token.take(pa.array(start)).to_pylist(), strict=True):
+                if not (count.isascii() and count.isdigit()) or int_text(count) != str(length - 1):
+                    raise DataError(
+                        f"{path}, line {number + 1}: the count says {count[:20]!r}, but {length - 1} items follow",
+                        "each line of users.dat starts with the number of items that follow",
+                        "the file is probably cut short or of another format: fetch it again, or say what it is "
+                        "with dataset.format=",
+                    )
+            items = np.ones(len(token), dtype=bool)
+            items[start] = False
+            yield {"user": pa.array(np.repeat(line, width - 1)), "item": token.filter(pa.array(items))}
+
+    return collect(path, blocks(), (), say)
 
 
-def _read_frame(path: Path) -> pd.DataFrame:
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    kind = suffixes[-1] if suffixes else ""
-    if kind == ".parquet":
-        return _guarded(path, lambda: pd.read_parquet(path))
-    if kind not in {".csv", ".tsv", ".txt", ".inter"}:
-        raise DataError(
-            f"{path} has a file name ending that is not known: {kind or 'none'}",
-            "the format is told by the ending",
-            "use a .csv, .tsv, .txt (each also .gz), .inter or .parquet file with a header line",
+def _token_lines(path: Path, skip: int) -> Iterator[tuple[np.ndarray, np.ndarray, pa.StringArray, np.ndarray]]:
+    """Blocks of lines of words: line numbers [n], words per line [n], all words, place of each line's first word [n].
+
+    Lines without words are left out, but counted.
+    """
+    number, rest = 0, b""
+    with open_file(path) as stream:
+        while content := stream.read(BLOCK):
+            lines = (rest + content).splitlines(keepends=True)
+            rest = b"" if len(lines[-1]) == 0 else lines.pop()
+            yield from _tokens(lines, number, skip)
+            number += len(lines)
+    yield from _tokens([rest], number, skip)
+
+
+def _tokens(
+    lines: list[bytes], number: int, skip: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, pa.StringArray, np.ndarray]]:
+    text = pa.array([line.decode().removeprefix("\ufeff").strip() for line in lines], pa.string())
+    line = np.arange(number, number + len(lines))
+    kept = np.asarray(pc.not_equal(text, "")) & (line >= skip)
+    if kept.any():
+        words = pc.utf8_split_whitespace(text.filter(pa.array(kept)))
+        width = pc.list_value_length(words).to_numpy()
+        yield line[kept], width, words.flatten(), np.cumsum(width) - width
+
+
+def read_parquet(path: Path, layout: Layout, columns: Columns, extras: bool, say: Say) -> RawTable:
+    """Read a Parquet file in blocks of rows."""
+    with pq.ParquetFile(path) as file:
+        header = file.schema_arrow.names
+        place = find_columns(path, header, columns, extras=extras, say=say)
+        _say_as(say, path, layout, [header[number] for number in place.values()])
+        names = {role: header[number] for role, number in place.items()}
+        blocks = (
+            {role: block.column(name) for role, name in names.items()}
+            for block in file.iter_batches(ROWS, columns=list(names.values()), use_threads=False)
         )
-    separator = "," if kind == ".csv" else "\t"
-    frame = _guarded(path, lambda: pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False))
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes surplus fields of the first row for an index
-        raise _unparsable(path, f"the first row has more fields than the header's {frame.shape[1]}")
-    return frame
+        return collect(path, blocks, {role for role, name in columns.wanted.items() if name is not None}, say)
 
 
-def _guarded(path: Path, read: Callable[[], T]) -> T:
-    """Run a reader and turn what can go wrong with a file into one clear error each."""
-    if not path.is_file():
-        raise DataError(
-            f"there is no file {path}", "the data set is read from it", "mend dataset.path or put the file there"
-        )
-    if path.stat().st_size == 0:
-        raise _empty(path)
-    try:
-        return read()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8: {error.reason} at byte {error.start}",
-            "ids are read as UTF-8 text",
-            f"convert it, for example: iconv -f latin1 -t utf-8 {path.name} > new{path.suffix}",
-        ) from error
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(
-            f"{path} is cut short or broken: {error}",
-            "it ends in the middle or is not what its ending says",
-            "copy or download it again",
-        ) from error
-    except pd.errors.EmptyDataError as error:
-        raise _empty(path) from error
-    except (pd.errors.ParserError, pa.ArrowInvalid) as error:
-        raise _unparsable(path, str(error).strip()) from error
+def read_npz(path: Path, layout: Layout, columns: Columns, extras: bool, say: Say) -> RawTable:
+    """Read a matrix that `scipy.sparse.save_npz` wrote: users are rows, items are columns; zeros do not count."""
+    _say_as(say, path, layout)
+    row, column, value = read_matrix(path)
+    kept = value != 0
+    block = {"user": pa.array(row[kept]), "item": pa.array(column[kept]), "rating": pa.array(value[kept])}
+    return collect(path, [block], (), say)
 
 
-def _unparsable(path: Path, because: str) -> DataError:
-    return DataError(
-        f"{path} cannot be parsed: {because}",
-        "a row has more fields than the header, or the file is of another format",
-        "check that row and the separator (.csv: comma, .tsv and .txt: tab)",
-    )
+def _say_as(say: Say, path: Path, layout: Layout, names: list[str] | None = None) -> None:
+    separator = {",": "", "\t": "", "::": ""}.get(layout.separator, f" separated by {layout.separator!r}")
+    separator = separator if layout.separator else ""
+    kind = FORMATS[layout.format] + (separator if layout.format == "csv" else "")
+    if layout.format in ("csv", "tsv") and layout.header is None:
+        kind += " without a header"
+    say(f"{path.name}: read as {kind}" + (f" ({', '.join(names)})" if names else ""))
 
 
-def _empty(path: Path) -> DataError:
-    return DataError(f"{path} is empty", "there is nothing to learn from", "point dataset.path at a file with data")
-
-
-def _column(
-    frame: pd.DataFrame, path: Path, role: str, wanted: str | None, known: tuple[str, ...], optional: bool = False
-) -> str | None:
-    names = {str(name).strip().lower(): str(name) for name in frame.columns}
-    if wanted is not None and wanted in frame.columns:
-        return wanted
-    if wanted is None:
-        for name in known:
-            if name in names:
-                return names[name]
-        if optional:
-            return None
-    raise DataError(
-        f"{path} has no {role} column{'' if wanted is None else f' {wanted!r}'}; "
-        f"it has {', '.join(map(repr, frame.columns))}",
-        f"the {role} column is taken by name; known without saying: {', '.join(known)}",
-        f"name it: dataset.{role}_column=NAME",
-    )
-
-
-def _table(path: Path, user: pd.Series, item: pd.Series, rating: pd.Series | None, time: pd.Series | None) -> RawTable:
-    if len(user) == 0:
-        raise _empty(path)
-    return RawTable(
-        _ids(path, user, "user"),
-        _ids(path, item, "item"),
-        None if rating is None else _numbers(path, rating, "rating").to_numpy(np.float64),
-        None if time is None else _numbers(path, time, "timestamp").to_numpy(np.float64).astype(np.int64),
-    )
-
-
-def _ids(path: Path, column: pd.Series, role: str) -> np.ndarray:
-    values = _plain(path, column, role)
-    text = values.where(column.notna(), "").astype(str).str.strip()
-    bad = (text == "") | (text.str.lower() == "nan")
-    if bad.any():
-        raise DataError(
-            f"{path} has {int(bad.sum())} rows without a {role} id, "
-            f"first in data row {int(bad.to_numpy().argmax()) + 1}",
-            "an empty or NaN id would become a user or an item of its own",
-            "remove these rows or give them ids",
-        )
-    return text.to_numpy(object)
-
-
-def _plain(path: Path, column: pd.Series, role: str) -> pd.Series:
-    """The values as objects whose text is an id; whole numbers stored as float, as 1.0, are the numbers they mean."""
-    values = column.astype(object)
-    if pd.api.types.is_float_dtype(column.dtype):
-        number = column[column.notna()].astype(float)
-        if np.isfinite(number).all() and (number == number.round()).all():
-            return values.map(lambda value: value if pd.isna(value) else int(value))
-    if pd.api.types.infer_dtype(values, skipna=True) != "string":
-        nested = values.map(lambda value: isinstance(value, bytes | list | tuple | dict | set | np.ndarray))
-        if nested.any():
-            position = int(nested.to_numpy(bool).argmax())
-            raise DataError(
-                f"{path}: the {role} id in data row {position + 1} is of type {type(values.iloc[position]).__name__}",
-                "an id is text or a number; bytes, lists and records have no one spelling",
-                f"convert the column to text, or name another: dataset.{role}_column=NAME",
-            )
-    return values
-
-
-def _numbers(path: Path, column: pd.Series, role: str) -> pd.Series:
-    number = pd.to_numeric(column, errors="coerce")
-    bad = ~np.isfinite(number.to_numpy(np.float64, na_value=np.nan))
-    if bad.any():
-        position = int(bad.argmax())
-        raise DataError(
-            f"{path}: {role} {column.iloc[position]!r} in data row {position + 1} is not a number",
-            f"the {role} column holds numbers",
-            "mend or remove that row",
-        )
-    return number
+Reader = Callable[[Path, Layout, Columns, bool, Say], RawTable]
+READERS: dict[str, Reader] = {
+    **dict.fromkeys(FORMATS, read_separated),
+    "adjacency": read_lists,
+    "users.dat": read_users_dat,
+    "parquet": read_parquet,
+    "npz": read_npz,
+}

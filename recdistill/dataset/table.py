@@ -3,10 +3,61 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from recdistill.errors import DataError
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Ids:
+    """A column of ids: the distinct ones as text, and which of them stands in each row.
+
+    Shapes:
+        code: [n] int32, places in `names`. names: [N] text, distinct, each of some row, in any order.
+    """
+
+    code: np.ndarray
+    names: np.ndarray
+
+    @classmethod
+    def of(cls, text: Iterable[str] | np.ndarray) -> Ids:
+        """The column of a text id per row."""
+        code, names = pd.factorize(np.asarray(text, dtype=object))
+        return cls(code.astype(np.int32), np.asarray(names, dtype=object))
+
+    @classmethod
+    def of_numbers(cls, number: np.ndarray) -> Ids:
+        """The column of a number per row; whole ones stored as float, as 1.0, are the numbers they mean."""
+        code, found = pd.factorize(number)
+        found = np.asarray(found)
+        if found.dtype.kind == "f" and np.isfinite(found).all() and (found == found.round()).all():
+            names = [str(int(value)) for value in found]
+        else:
+            names = [str(value) for value in found.tolist()]
+        return cls(code.astype(np.int32), np.array(names, dtype=object))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ids]) -> Ids:
+        """Several columns, one below the other."""
+        place: dict[str, int] = {}
+        moved = [np.array([place.setdefault(name, len(place)) for name in part.names], np.int32) for part in parts]
+        codes = [new[part.code] for new, part in zip(moved, parts, strict=True)]
+        return cls(np.concatenate(codes), np.array(list(place), dtype=object))
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.code)
+
+    def text(self) -> np.ndarray:
+        """[n] text: the id of each row."""
+        text: np.ndarray = self.names[self.code]
+        return text
 
 
 @dataclass(frozen=True)
@@ -14,13 +65,31 @@ class RawTable:
     """Interactions as read, one row each, repeats included.
 
     Shapes:
-        user_id, item_id: [n] text. rating: [n] float64 or None. timestamp: [n] int64 or None.
+        user, item: [n] ids. rating: [n] float64 or None. timestamp: [n] int64, seconds in most sources, or None.
+        part: [n] int8 or None, the part of a split of one's own: 0 train, 1 valid, 2 test.
     """
 
-    user_id: np.ndarray
-    item_id: np.ndarray
+    user: Ids
+    item: Ids
     rating: np.ndarray | None = None
     timestamp: np.ndarray | None = None
+    part: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        user: Iterable[str] | np.ndarray,
+        item: Iterable[str] | np.ndarray,
+        rating: np.ndarray | None = None,
+        timestamp: np.ndarray | None = None,
+        part: np.ndarray | None = None,
+    ) -> RawTable:
+        """The table of a text user and item id per row."""
+        return cls(Ids.of(user), Ids.of(item), rating, timestamp, part)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.user)
 
 
 @dataclass(frozen=True)
@@ -29,6 +98,7 @@ class Pairs:
 
     Shapes:
         user, item: [n] int64. user_ids: [U], item_ids: [I] text, in the order of the contiguous ids.
+        timestamp: [n] int64 or None. rating: [n] float64 or None. part: [n] int8 or None, as in `RawTable`.
     """
 
     user: np.ndarray
@@ -36,47 +106,112 @@ class Pairs:
     user_ids: np.ndarray
     item_ids: np.ndarray
     timestamp: np.ndarray | None = None
+    rating: np.ndarray | None = None
+    part: np.ndarray | None = None
 
 
 def contiguous(table: RawTable) -> Pairs:
-    """Distinct pairs with ids from 0 in the natural order of the original ids; the order of rows does not matter."""
-    user, user_ids = _codes(table.user_id)
-    item, item_ids = _codes(table.item_id)
-    key = user * len(item_ids) + item
-    if table.timestamp is None:
-        key = np.unique(key)
-        time = None
-    else:  # of repeated pairs the earliest counts
-        order = np.lexsort((table.timestamp, key))
-        first = order[np.r_[True, np.diff(key[order]) != 0]]
-        key, time = key[first], table.timestamp[first]
-    return Pairs(key // len(item_ids), key % len(item_ids), user_ids, item_ids, time)
+    """Distinct pairs with ids from 0 in the natural order of the original ids; the order of rows does not matter.
+
+    Of a repeated pair the earliest time and the highest rating count: when the user first met the item, and the best
+    that they ever said of it.
+
+    Raises:
+        DataError: a pair is in two parts of the table's own split.
+    """
+    user, user_ids = _natural(table.user)
+    item, item_ids = _natural(table.item)
+    key = user.astype(np.int64)
+    key *= len(item_ids)
+    key += item
+    if table.timestamp is None and table.rating is None and table.part is None:
+        key.sort()
+        first = _starts(key)
+        key = key[first]
+        return Pairs(key // len(item_ids), key % len(item_ids), user_ids, item_ids)
+    order = _order(key)
+    key = key[order]
+    first = np.flatnonzero(_starts(key))
+
+    def of_each(column: np.ndarray | None, choose: np.ufunc) -> np.ndarray | None:
+        if column is None:
+            return None
+        column = column[order]
+        return column if len(first) == len(column) else choose.reduceat(column, first)
+
+    part = of_each(table.part, np.minimum)
+    last = of_each(table.part, np.maximum)
+    key = key[first]
+    pairs = Pairs(
+        key // len(item_ids),
+        key % len(item_ids),
+        user_ids,
+        item_ids,
+        of_each(table.timestamp, np.minimum),
+        of_each(table.rating, np.maximum),
+        part,
+    )
+    if part is not None and last is not None and (both := part != last).any():
+        one = int(both.argmax())
+        raise DataError(
+            f"{int(both.sum())} pairs are in two parts of the split: user {user_ids[pairs.user[one]]!r} has item "
+            f"{item_ids[pairs.item[one]]!r} in both {PARTS[part[one]]} and {PARTS[last[one]]}",
+            "a model that has seen a test interaction reports a leak, not a recommendation",
+            "make train, valid and test disjoint, or let recdistill split one table",
+        )
+    return pairs
 
 
-def _codes(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    code, found = pd.factorize(ids)
-    found = np.asarray(found, dtype=object)
-    if all(text.isascii() and text.isdigit() for text in found):
-        order = np.array(sorted(range(len(found)), key=lambda index: (int(found[index]), found[index])))
+def _starts(ordered: np.ndarray) -> np.ndarray:
+    """[n] bool: where a new value begins."""
+    first = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return first
+
+
+def _order(key: np.ndarray) -> np.ndarray:
+    """What sorts keys, ties in the order of rows; key and row share one number where it has room: 5 times faster."""
+    bits = len(key).bit_length()
+    if int(key.max()).bit_length() + bits < 64:
+        packed = (key << bits) | np.arange(len(key))
+        packed.sort()
+        packed &= (1 << bits) - 1
+        return packed
+    return np.argsort(key, kind="stable")
+
+
+def _natural(ids: Ids) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and names in natural order: ids that are all numbers by value, others as words."""
+    names = ids.names
+    if all(text.isascii() and text.isdigit() for text in names):
+        # by length without leading zeros, then as text: numbers of any size, which int() does not take
+        bare = [text.lstrip("0") for text in names]
+        order = np.array(sorted(range(len(names)), key=lambda index: (len(bare[index]), bare[index], names[index])))
     else:
-        order = np.argsort(found.astype(str), kind="stable")
-    place = np.empty(len(found), np.int64)
-    place[order] = np.arange(len(found))
-    return place[code], found[order]
+        order = np.array(sorted(range(len(names)), key=names.__getitem__))
+    place = np.empty(len(names), np.int32)
+    place[order] = np.arange(len(names), dtype=np.int32)
+    return place[ids.code], names[order]
 
 
 def table_hash(table: RawTable) -> str:
+    """`pairs_hash` of a table's distinct pairs."""
+    return pairs_hash(contiguous(table))
+
+
+def pairs_hash(pairs: Pairs) -> str:
     """SHA-256 of a table's canonical form: independent of the order of rows and of the file format.
 
     Canonical: ids in natural order, one per line; then for each distinct pair, in order, user and item numbers as
-    int32 and, where the table has time, the earliest timestamp as int64, little-endian.
+    int32 and, where the table has them, the earliest timestamp as int64 and the part as int8, little-endian.
     """
-    pairs = contiguous(table)
     digest = hashlib.sha256()
     for ids in (pairs.user_ids, pairs.item_ids):
         digest.update("\n".join(ids).encode() + b"\n\n")
     for column in (pairs.user, pairs.item):
-        digest.update(column.astype("<i4").tobytes())
+        digest.update(column.astype("<i4").data)
     if pairs.timestamp is not None:
-        digest.update(pairs.timestamp.astype("<i8").tobytes())
+        digest.update(pairs.timestamp.astype("<i8", copy=False).data)
+    if pairs.part is not None:
+        digest.update(b"part" + pairs.part.astype("<i1", copy=False).tobytes())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Synthetic
+from recdistill.dataset.columns import Columns
 from recdistill.dataset.splits import Filter, RandomPerUser
 from recdistill.dataset.table import RawTable, contiguous, table_hash
 from recdistill.errors import DataError, SettingsError
@@ -43,14 +44,14 @@ def test_named_data_sets_are_found_under_the_folder_of_data_sets(tmp_path: Path)
         (MovieLens100K(name="ml-100k", path=None, **COMMON), 100_000),
         (CiteULikeT(name="citeulike-t", path=None, **COMMON), 134_860),
     ):
-        assert len(read(source, tmp_path, SHARED).user_id) == n
+        assert len(read(source, tmp_path, SHARED).user) == n
 
 
 @needs_shared
 def test_a_fetched_file_is_found_again(tmp_path: Path) -> None:
     (tmp_path / "downloads" / "citeulike-t").mkdir(parents=True)
     shutil.copy(SHARED / "citeulike-t" / "original" / "users.dat", tmp_path / "downloads" / "citeulike-t")
-    assert len(read(CiteULikeT(name="citeulike-t", path=None, **COMMON), tmp_path).user_id) == 134_860
+    assert len(read(CiteULikeT(name="citeulike-t", path=None, **COMMON), tmp_path).user) == 134_860
 
 
 @pytest.mark.parametrize(
@@ -72,37 +73,36 @@ def test_another_table_under_a_data_sets_name_is_an_error_that_names_both_checks
 
 
 def test_a_table_hash_does_not_depend_on_rows_order_or_repeats() -> None:
-    one = RawTable(ids("u", "v", "u"), ids("a", "b", "b"), timestamp=np.array([3, 2, 1]))
-    other = RawTable(ids("u", "u", "v", "u"), ids("b", "a", "b", "b"), timestamp=np.array([1, 3, 2, 9]))
+    one = RawTable.of(ids("u", "v", "u"), ids("a", "b", "b"), timestamp=np.array([3, 2, 1]))
+    other = RawTable.of(ids("u", "u", "v", "u"), ids("b", "a", "b", "b"), timestamp=np.array([1, 3, 2, 9]))
     assert table_hash(one) == table_hash(other)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        RawTable(ids("u", "v"), ids("a", "a"), timestamp=np.array([3, 2])),
-        RawTable(ids("u", "w"), ids("a", "b"), timestamp=np.array([3, 2])),
-        RawTable(ids("u", "v"), ids("a", "b"), timestamp=np.array([3, 4])),
-        RawTable(ids("u", "v"), ids("a", "b")),
+        RawTable.of(ids("u", "v"), ids("a", "a"), timestamp=np.array([3, 2])),
+        RawTable.of(ids("u", "w"), ids("a", "b"), timestamp=np.array([3, 2])),
+        RawTable.of(ids("u", "v"), ids("a", "b"), timestamp=np.array([3, 4])),
+        RawTable.of(ids("u", "v"), ids("a", "b")),
     ],
 )
 def test_a_table_hash_changes_with_pairs_ids_and_times(other: RawTable) -> None:
-    assert table_hash(RawTable(ids("u", "v"), ids("a", "b"), timestamp=np.array([3, 2]))) != table_hash(other)
+    assert table_hash(RawTable.of(ids("u", "v"), ids("a", "b"), timestamp=np.array([3, 2]))) != table_hash(other)
 
 
 def test_a_file_is_named_after_itself_and_read_with_its_columns(tmp_path: Path) -> None:
     (tmp_path / "shop.csv").write_text("who,what\na,x\nb,y\n")
-    source = File(name=None, path=str(tmp_path / "shop.csv"), user_column="who", item_column="what", **COMMON)
+    source = File(path=str(tmp_path / "shop.csv"), columns=Columns(user="who", item="what"), **COMMON)
     assert source.name == "shop"
-    assert read(source, tmp_path).item_id.tolist() == ["x", "y"]
+    assert read(source, tmp_path).item.text().tolist() == ["x", "y"]
 
 
 def test_a_files_signature_changes_with_size_and_columns_and_is_none_without_the_file(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
 
-    def signature(user_column: str | None = None) -> Any:
-        source = File(name=None, path=str(path), user_column=user_column, item_column=None, **COMMON)
-        return source.signature(tmp_path)
+    def signature(user: str | None = None) -> Any:
+        return File(path=str(path), columns=Columns(user=user), **COMMON).signature(tmp_path)
 
     assert signature() is None
     path.write_text("user,item\na,x\n")
@@ -116,13 +116,13 @@ def test_two_kinds_of_source_on_one_path_have_two_signatures(tmp_path: Path) -> 
     path = tmp_path / "u.inter"
     path.write_text("user\titem\n1\t2\n")
     kinds = (MovieLens100K(name="a", path=str(path), **COMMON), CiteULikeT(name="b", path=str(path), **COMMON),
-             File(name="c", path=str(path), user_column=None, item_column=None, **COMMON))  # fmt: skip
+             File(name="c", path=str(path), **COMMON))  # fmt: skip
     assert len({str(source.signature(tmp_path)) for source in kinds}) == 3
 
 
 def test_one_column_for_users_and_items_is_refused() -> None:
-    with pytest.raises(SettingsError, match="item_column='id'"):
-        File(name=None, path="x.csv", user_column="id", item_column="id", **COMMON)
+    with pytest.raises(SettingsError, match="item='id'"):
+        Columns(user="id", item="id")
 
 
 def test_synthetic_data_have_the_stated_size_and_enough_items_per_user(tmp_path: Path) -> None:

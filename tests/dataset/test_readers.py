@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recdistill.dataset.readers import read_table, read_u_data, read_users_dat
+from recdistill.dataset.readers import read
 from recdistill.dataset.table import RawTable, table_hash
 from recdistill.errors import DataError
 
@@ -28,7 +28,7 @@ def write(folder: Path, name: str, content: bytes) -> Path:
 
 
 def pairs(table: RawTable) -> list[tuple[str, str]]:
-    return list(zip(table.user_id.tolist(), table.item_id.tolist(), strict=True))
+    return list(zip(table.user.text().tolist(), table.item.text().tolist(), strict=True))
 
 
 def assert_is_rows(table: RawTable) -> None:
@@ -55,30 +55,30 @@ def assert_is_rows(table: RawTable) -> None:
     ],
 )
 def test_every_text_format_gives_the_same_table(tmp_path: Path, name: str, content: bytes) -> None:
-    assert_is_rows(read_table(write(tmp_path, name, content)))
+    assert_is_rows(read(write(tmp_path, name, content)))
 
 
 def test_parquet_gives_the_same_table(tmp_path: Path) -> None:
     frame = pd.DataFrame(ROWS, columns=["user_id", "item_id", "rating", "timestamp"])
     frame.to_parquet(tmp_path / "a.parquet")
-    assert_is_rows(read_table(tmp_path / "a.parquet"))
+    assert_is_rows(read(tmp_path / "a.parquet"))
 
 
 def test_numbers_as_ids_in_parquet_are_the_ids_of_the_text_file(tmp_path: Path) -> None:
     frame = pd.DataFrame({"user": [10, 2], "item": [7, 7]})
     frame.to_parquet(tmp_path / "a.parquet")
     frame.to_csv(tmp_path / "a.csv", index=False)
-    assert table_hash(read_table(tmp_path / "a.parquet")) == table_hash(read_table(tmp_path / "a.csv"))
+    assert table_hash(read(tmp_path / "a.parquet")) == table_hash(read(tmp_path / "a.csv"))
 
 
 def test_whole_numbers_stored_as_float_in_parquet_are_the_numbers(tmp_path: Path) -> None:
     pd.DataFrame({"user": [1.0, 2.0], "item": [1e16, 0.0]}).to_parquet(tmp_path / "a.parquet")
-    assert pairs(read_table(tmp_path / "a.parquet")) == [("1", "10000000000000000"), ("2", "0")]
+    assert pairs(read(tmp_path / "a.parquet")) == [("1", "10000000000000000"), ("2", "0")]
 
 
 def test_numbers_that_are_not_all_whole_stay_as_they_are(tmp_path: Path) -> None:
     pd.DataFrame({"user": [1.0, 2.5], "item": [1, 2]}).to_parquet(tmp_path / "a.parquet")
-    assert pairs(read_table(tmp_path / "a.parquet")) == [("1.0", "1"), ("2.5", "2")]
+    assert pairs(read(tmp_path / "a.parquet")) == [("1.0", "1"), ("2.5", "2")]
 
 
 def test_whole_numbers_with_a_gap_are_an_error_that_names_the_row(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_ids_that_are_neither_text_nor_numbers_are_an_error_that_names_the_row(
 
 def test_columns_of_an_inter_file_can_be_named_as_its_header_spells_them(tmp_path: Path) -> None:
     path = write(tmp_path, "a.inter", b"who:token\twhat:token\n1\t2\n")
-    assert pairs(read_table(path, "who:token", "what:token")) == pairs(read_table(path, "who", "what")) == [("1", "2")]
+    assert pairs(read(path, "who:token", "what:token")) == pairs(read(path, "who", "what")) == [("1", "2")]
     broken(path, "no user column 'who:float'", user_column="who:float", item_column="what")
 
 
@@ -110,22 +110,22 @@ def test_one_column_cannot_be_both_user_and_item(tmp_path: Path) -> None:
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", b"who,what,user\nx,y,z\n")
-    assert pairs(read_table(path, "who", "what")) == [("x", "y")]
+    assert pairs(read(path, "who", "what")) == [("x", "y")]
 
 
 def test_of_repeated_columns_the_first_counts(tmp_path: Path) -> None:
     path = write(tmp_path, "a.inter", b"user_id:token\titem_id:token\tuser_id:float\n1\t2\t3\n")
-    assert pairs(read_table(path)) == [("1", "2")]
+    assert pairs(read(path)) == [("1", "2")]
 
 
 def test_ids_are_text_and_keep_their_zeros(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", b"user,item\n007, NA \n7,null\n")
-    assert pairs(read_table(path)) == [("007", "NA"), ("7", "null")]
+    assert pairs(read(path)) == [("007", "NA"), ("7", "null")]
 
 
 def test_u_data_is_read_without_a_header(tmp_path: Path) -> None:
     path = write(tmp_path, "u.data", b"196\t242\t3\t881250949\n186\t302\t3\t891717742\n")
-    table = read_u_data(path)
+    table = read(path)
     assert pairs(table) == [("196", "242"), ("186", "302")]
     assert table.timestamp is not None
     assert table.timestamp.tolist() == [881250949, 891717742]
@@ -133,12 +133,12 @@ def test_u_data_is_read_without_a_header(tmp_path: Path) -> None:
 
 def test_users_dat_takes_the_count_for_no_item_and_the_line_for_the_user(tmp_path: Path) -> None:
     path = write(tmp_path, "users.dat", b"2 5 7\n0\n1 2\n")
-    assert pairs(read_users_dat(path)) == [("0", "5"), ("0", "7"), ("2", "2")]
+    assert pairs(read(path)) == [("0", "5"), ("0", "7"), ("2", "2")]
 
 
 @needs_shared
 def test_users_dat_of_citeulike_t_holds_134860_pairs_and_not_142807() -> None:
-    table = read_users_dat(SHARED / "citeulike-t" / "original" / "users.dat")
+    table = read(SHARED / "citeulike-t" / "original" / "users.dat")
     assert len(table.user_id) == 134_860
     assert len(np.unique(table.user_id.astype(str))) == 7_947
     assert len(np.unique(table.item_id.astype(str))) == 25_584
@@ -147,16 +147,16 @@ def test_users_dat_of_citeulike_t_holds_134860_pairs_and_not_142807() -> None:
 @needs_shared
 def test_users_dat_and_the_table_with_a_header_are_one_data_set() -> None:
     folder = SHARED / "citeulike-t"
-    table = read_table(folder / "interactions.tsv.gz")
-    assert table_hash(table) == table_hash(read_users_dat(folder / "original" / "users.dat"))
+    table = read(folder / "interactions.tsv.gz")
+    assert table_hash(table) == table_hash(read(folder / "original" / "users.dat"))
 
 
 @needs_shared
 def test_u_data_and_inter_of_ml_100k_have_one_fingerprint() -> None:
     folder = SHARED / "ml-100k" / "original"
-    table = read_u_data(folder / "u.data")
+    table = read(folder / "u.data")
     assert len(table.user_id) == 100_000
-    assert table_hash(table) == table_hash(read_table(folder / "recbole" / "ml-100k" / "ml-100k.inter"))
+    assert table_hash(table) == table_hash(read(folder / "recbole" / "ml-100k" / "ml-100k.inter"))
 
 
 def broken(path: Path, what: str, *, reader=read_table, **columns: str) -> DataError:

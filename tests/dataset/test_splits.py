@@ -14,7 +14,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 40)), min_size=1, ma
 
 def raw(rows: list[tuple[int, int]], timestamp: list[int] | None = None) -> RawTable:
     user, item = (np.array([str(row[n]) for row in rows], dtype=object) for n in (0, 1))
-    return RawTable(user, item, timestamp=None if timestamp is None else np.array(timestamp))
+    return RawTable.of(user, item, timestamp=None if timestamp is None else np.array(timestamp))
 
 
 def original(pairs: Pairs) -> set[tuple[str, str]]:
@@ -57,7 +57,7 @@ def test_ids_that_are_numbers_stand_in_the_order_of_numbers() -> None:
 
 
 def test_ids_that_are_words_stand_in_the_order_of_words() -> None:
-    table = RawTable(np.array(["b", "a", "10"], dtype=object), np.array(["x", "x", "x"], dtype=object))
+    table = RawTable.of(np.array(["b", "a", "10"], dtype=object), np.array(["x", "x", "x"], dtype=object))
     assert contiguous(table).user_ids.tolist() == ["10", "a", "b"]
 
 
