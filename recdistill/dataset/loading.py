@@ -158,7 +158,7 @@ def _store(folder: Path, source: Source, pairs: Pairs, table_name: str, made_by:
 
 def _write_parquet(path: Path, table: pa.Table) -> None:
     with atomic(path) as temporary:  # without Arrow's schema, so that text is read as text and not as a dictionary
-        pq.write_table(table, temporary, store_schema=False)
+        pq.write_table(table, temporary, store_schema=False, write_statistics=False)
 
 
 def _split(source: Source, pairs: Pairs, say: Say) -> tuple[Pairs, np.ndarray]:

@@ -127,17 +127,22 @@ def contiguous(table: RawTable) -> Pairs:
     order, key = _sorted(key, (table.timestamp, table.rating, table.part))
     new = np.ones(len(key), dtype=bool)
     np.not_equal(key[1:], key[:-1], out=new[1:])
-    first = None if new.all() else np.flatnonzero(new)  # where a new pair begins, if any is repeated
+    again = np.flatnonzero(~new)  # rows, in this order, whose pair came before
+    pair = again - np.arange(len(again)) - 1  # and which of the distinct pairs it is
+
+    if len(again):
+        key = key[new]
+    first, later = (None, None) if order is None else (order[new] if len(again) else order, order[again])
 
     def of_each(column: np.ndarray | None, choose: np.ufunc) -> np.ndarray | None:
-        if column is None or order is None:
+        if column is None or first is None:
             return None
-        column = column[order]
-        return column if first is None else choose.reduceat(column, first)
+        chosen: np.ndarray = column[first]
+        choose.at(chosen, pair, column[later])
+        return chosen
 
     part, last = of_each(table.part, np.minimum), of_each(table.part, np.maximum)
     time, rating = of_each(table.timestamp, np.minimum), of_each(table.rating, np.maximum)
-    key = key if first is None else key[first]
     user = key // len(item_ids)
     key -= user * len(item_ids)
     pairs = Pairs(user, key, user_ids, item_ids, time, rating, part)
@@ -175,7 +180,8 @@ def _sorted(key: np.ndarray, columns: tuple[np.ndarray | None, ...]) -> tuple[np
 def _natural(ids: Ids) -> tuple[np.ndarray, np.ndarray]:
     """Codes and names in natural order: ids that are all numbers by value, others as words."""
     names = ids.names
-    if all(text.isascii() and text.isdigit() for text in names):
+    together = "".join(names)
+    if together.isascii() and together.isdigit():
         # by length without leading zeros, then as text: numbers of any size, which int() does not take
         bare = [text.lstrip("0") for text in names]
         order = np.array(sorted(range(len(names)), key=lambda index: (len(bare[index]), bare[index], names[index])))
