@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from recdistill.dataset.catalog import Synthetic
+from recdistill.dataset.filters import Filter
 from recdistill.dataset.loading import load
-from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.splits import Ratio
 from recdistill.models.mf import MF
 from recdistill.runtime import generator
 from recdistill.soft_labels.cache import soft_labels
@@ -27,7 +28,7 @@ def _one_thread() -> None:
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """60 users, 80 items, synthetic."""
     folder = tmp_path_factory.mktemp("dataset")
-    source = Synthetic(n_users=60, n_items=80, n_interactions=1200, filter=Filter(), split=RandomPerUser())
+    source = Synthetic(n_users=60, n_items=80, n_interactions=1200, filter=Filter(), split=Ratio())
     return load(source, data=folder / "data", cache=folder / "cache", groups=2, say=lambda line: None)
 
 

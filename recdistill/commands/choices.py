@@ -54,7 +54,7 @@ def explain(words: Sequence[str]) -> int:
             f"{group} is one of {', '.join(known)}",
             f"recdistill list {group}",
         )
-    node = _read(known[name], _folders(arguments.config_dir))
+    node = _read(group, known[name], _folders(arguments.config_dir))
     about = _about(node)
     settings = _settings(node)
     if arguments.json:
@@ -67,9 +67,10 @@ def explain(words: Sequence[str]) -> int:
     for key, value in (about.attributes if about else {}).items():
         print(f"\n{key}: {value}")
     print("\nsettings")
-    width = max([len(f"{group}.{path}={value}") for path, value, _ in settings] or [0])
+    section = group.replace("/", ".")
+    width = max([len(f"{section}.{path}={value}") for path, value, _ in settings] or [0])
     for path, value, meaning in settings:
-        print(f"  {f'{group}.{path}={value}':<{width}}  {meaning}")
+        print(f"  {f'{section}.{path}={value}':<{width}}  {meaning}")
     return 0
 
 
@@ -95,8 +96,8 @@ def _folders(overlay: Path | None) -> tuple[Path, ...]:
     return (conf_folder(), *([overlay] if overlay else []))
 
 
-def _read(path: Path, folders: tuple[Path, ...]) -> dict[str, Any]:
-    """A group file with the files that its defaults list pulls in."""
+def _read(group: str, path: Path, folders: tuple[Path, ...]) -> dict[str, Any]:
+    """A group's file with the files that its defaults list pulls in, those of nested groups too."""
     import yaml
 
     node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -104,12 +105,22 @@ def _read(path: Path, folders: tuple[Path, ...]) -> dict[str, Any]:
     for entry in node.pop("defaults", []):
         if isinstance(entry, dict):
             (place, name), *_ = entry.items()
-            group, _, package = str(place).lstrip("/").partition("@")
-            known = members(group.removeprefix("override ").lstrip("/"), folders)
-            if name in known and package:
-                inner = _read(known[name], folders)
-                merged |= inner if package == "_here_" else {package: inner}
-    return merged | node
+            if str(place).startswith("override "):
+                continue
+            inner_group, _, package = str(place).partition("@")
+            inner_group = inner_group[1:] if inner_group.startswith("/") else f"{group}/{inner_group}"
+            known = members(inner_group, folders)
+            if name in known:
+                inner = _read(inner_group, known[name], folders)
+                merged |= inner if package == "_here_" else {package or inner_group.rpartition("/")[2]: inner}
+    return _merged(merged, node)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Values of `above` laid over `below`, section by section."""
+    both = {key: _merged(below[key], above[key]) for key in below.keys() & above.keys()
+            if isinstance(below[key], dict) and isinstance(above[key], dict)}  # fmt: skip
+    return below | above | both
 
 
 def _about(node: dict[str, Any]) -> _About | None:

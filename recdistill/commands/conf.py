@@ -6,6 +6,8 @@ from pathlib import Path
 
 GROUPS = (
     "dataset",
+    "dataset/filter",
+    "dataset/split",
     "model",
     "teacher",
     "student",

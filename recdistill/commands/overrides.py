@@ -229,6 +229,8 @@ def _member_problem(override: Override, folders: tuple[Path, ...]) -> tuple[str,
 def _key_problem(override: Override, base: DictConfig) -> tuple[str, str] | None:
     """A key must exist, or, with `+`, lie in a component whose constructor will be asked."""
     key, known = override.key_or_group, _paths(base)
+    if (nested := key.replace(".", "/")) in GROUPS and isinstance(override.value(), str):
+        return f"{key} is a section of settings; its choices are taken with a slash", f"{nested}={override.value()}"
     if isinstance(value := override.value(), dict) and key in known:
         inner = (f"{key}.{name}" for name in value)
         key = next((path for path in inner if path not in known), key)
@@ -241,8 +243,8 @@ def _key_problem(override: Override, base: DictConfig) -> tuple[str, str] | None
             return None
     parent = next((path for path in above if path in known), "")
     siblings = {path for path in known if path.startswith(f"{parent}.")} if parent else known | set(GROUPS)
-    group = key.partition(".")[0]
-    fix = f"recdistill explain {group}=NAME lists its settings" if group in GROUPS else "recdistill train --cfg job"
+    groups = [path.replace(".", "/") for path in above if path.replace(".", "/") in GROUPS]
+    fix = f"recdistill explain {groups[0]}=NAME lists its settings" if groups else "recdistill train --cfg job"
     return f"there is no key {key}{nearest(key, siblings)}", fix
 
 

@@ -12,20 +12,21 @@ import numpy as np
 
 from recdistill.dataset.columns import Columns, Say
 from recdistill.dataset.fetch import FetchFailed, download, from_package, no_source, unzip_member
+from recdistill.dataset.filters import Filter
 from recdistill.dataset.own_split import find_parts, read_parts
 from recdistill.dataset.readers import read
-from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.splits import Split
 from recdistill.dataset.table import PARTS, Ids, RawTable, table_hash
 from recdistill.errors import DataError, require
 
 
 class Source(ABC):
-    """Where a data set comes from, which users are kept and how it is split."""
+    """Where a data set comes from, which interactions are kept and how they are split."""
 
     checksum: ClassVar[str | None] = None  # SHA-256 of the canonical table, of bytes that were seen
     path: str | None = None  # one's own copy
 
-    def __init__(self, *, name: str, filter: Filter, split: RandomPerUser) -> None:
+    def __init__(self, *, name: str, filter: Filter, split: Split) -> None:
         """Store what all sources share."""
         self.name = name
         self.filter = filter
@@ -84,8 +85,8 @@ class MovieLens100K(Source):
     Args:
         name: the data set's name in reports.
         path: `u.data` or a RecBole `.inter` file of one's own copy (null: looked for, then fetched).
-        filter: which users are kept.
-        split: how each user's items are split.
+        filter: which interactions are kept.
+        split: how they are divided into train, valid and test.
     """
 
     checksum = "0bbca700a649ca4c76da3670f06b96ee6ca7bc21829ca8a1b61c90a5d8176ab1"
@@ -96,7 +97,7 @@ class MovieLens100K(Source):
         "cite Harper and Konstan 2015 (doi:10.1145/2827872)"
     )
 
-    def __init__(self, *, name: str, path: str | None, filter: Filter, split: RandomPerUser) -> None:
+    def __init__(self, *, name: str, path: str | None, filter: Filter, split: Split) -> None:
         """Store the settings."""
         super().__init__(name=name, filter=filter, split=split)
         self.path = path
@@ -140,20 +141,34 @@ class CiteULikeT(Source):
     Args:
         name: the data set's name in reports.
         path: `users.dat` of one's own copy (null: looked for under paths.data, then fetched).
-        filter: which users are kept (the papers: at least 5 items).
-        split: how each user's items are split.
+        reference_quirks: true adds one item per user, the length of the user's line, as the reader behind BD's
+            published counts does (with dataset.filter.user_min=6).
+        filter: which interactions are kept (the papers: at least 5 items).
+        split: how they are divided into train, valid and test.
     """
 
     checksum = "7c27315afdfe46173e44fcbdfb723f754d0a331ca61fdd3cbb86cc106dfe289b"
     url: ClassVar[str] = "https://raw.githubusercontent.com/js05212/citeulike-t/master/users.dat"
 
-    def __init__(self, *, name: str, path: str | None, filter: Filter, split: RandomPerUser) -> None:
+    def __init__(
+        self, *, name: str, path: str | None, reference_quirks: bool = False, filter: Filter, split: Split
+    ) -> None:
         """Store the settings."""
         super().__init__(name=name, filter=filter, split=split)
         self.path = path
+        self.reference_quirks = reference_quirks
+
+    def signature(self, data: Path) -> Any:
+        """As of any source; with the lengths of lines as items it is another table."""
+        own = super().signature(data)
+        return [own, "line lengths are items"] if self.reference_quirks and own is not None else own
 
     def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
-        """The 134,860 pairs of `users.dat`."""
+        """The 134,860 pairs of `users.dat`, and with `reference_quirks` one more per user."""
+        table = self._original(data, downloads, say)
+        return _with_line_lengths(table) if self.reference_quirks else table
+
+    def _original(self, data: Path, downloads: Path, say: Say) -> RawTable:
         file = Path(self.path) if self.path else _find(("users.dat",), self.name, data, downloads)
         if file is None:
             file = downloads / self.name / "users.dat"
@@ -181,8 +196,8 @@ class File(Source):
         train: the training interactions, if they are in a file of their own.
         valid: the interactions that select the best epoch (null: taken out of train by `split`).
         test: the interactions that are reported on.
-        filter: which users are kept.
-        split: how each user's items are split.
+        filter: which interactions are kept.
+        split: how they are divided into train, valid and test.
     """
 
     def __init__(
@@ -196,7 +211,7 @@ class File(Source):
         valid: str | None = None,
         test: str | None = None,
         filter: Filter,
-        split: RandomPerUser,
+        split: Split,
     ) -> None:
         """Check that there is one table, or train and test."""
         one = path is not None and train is None and valid is None and test is None
@@ -245,8 +260,8 @@ class Synthetic(Source):
         taste: strength of the planted taste.
         popularity: strength of the planted popularity bias (0: none).
         seed: of the data.
-        filter: which users are kept.
-        split: how each user's items are split.
+        filter: which interactions are kept.
+        split: how they are divided into train, valid and test.
     """
 
     def __init__(
@@ -261,7 +276,7 @@ class Synthetic(Source):
         popularity: float = 0.8,
         seed: int = 0,
         filter: Filter,
-        split: RandomPerUser,
+        split: Split,
     ) -> None:
         """Check the settings."""
         super().__init__(name=name, filter=filter, split=split)
@@ -303,6 +318,13 @@ class Synthetic(Source):
             users.append(np.repeat(np.arange(some.start, some.stop), count[some]))
             items.append(order[taken])
         return RawTable(Ids.of_numbers(np.concatenate(users)), Ids.of_numbers(np.concatenate(items)))
+
+
+def _with_line_lengths(table: RawTable) -> RawTable:
+    """A table with one more row per user, whose item is the number of the user's rows."""
+    lengths = Ids.of(np.bincount(table.user.code).astype(str).astype(object))
+    users = Ids(np.arange(len(table.user.names), dtype=np.int32), table.user.names)
+    return RawTable(Ids.joined([table.user, users]), Ids.joined([table.item, lengths]))
 
 
 def _file_signature(path: Path, *more: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 from recdistill.dataset.catalog import Source
 from recdistill.dataset.columns import Say
 from recdistill.dataset.popularity import popularity_groups
+from recdistill.dataset.splits import DROPPED
 from recdistill.dataset.table import PARTS, Pairs, contiguous, pairs_hash
 from recdistill.errors import CacheError, DataError
 from recdistill.store import atomic, ensure_folder, file_hash, key_of, locked, read_json, write_json
@@ -54,7 +55,7 @@ def _made(source: Source, data: Path, cache: Path, made_by: dict[str, Any], say:
     if known is not None and _complete(_folder(cache, known, made_by)):
         return known
     pairs = contiguous(source.table(data, cache / "downloads", say))
-    table_name = pairs_hash(pairs)
+    table_name = pairs_hash(pairs, ratings=_by_rating(source))
     folder = _folder(cache, table_name, made_by)
     with locked(folder, f"data set {source.name}", say):  # so that nobody prunes what is being written
         if not _complete(folder):
@@ -66,14 +67,20 @@ def _made(source: Source, data: Path, cache: Path, made_by: dict[str, Any], say:
 def _made_by(source: Source) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
-        "filter": [type(source.filter).__qualname__, vars(source.filter)],
-        "split": [type(source.split).__qualname__, vars(source.split)],
+        "filter": source.filter.made_by(),
+        "split": source.split.made_by(),
     }
 
 
 def _memo(source: Source, data: Path, cache: Path) -> Path | None:
     signature = source.signature(data)
-    return None if signature is None else cache / "datasets" / "memo" / f"{key_of(signature)}.json"
+    if signature is None:
+        return None
+    return cache / "datasets" / "memo" / f"{key_of([signature, 'ratings'] if _by_rating(source) else signature)}.json"
+
+
+def _by_rating(source: Source) -> bool:
+    return source.filter.rating_min is not None
 
 
 def _known_table(source: Source, data: Path, cache: Path) -> str | None:
@@ -149,6 +156,7 @@ def _store(folder: Path, source: Source, pairs: Pairs, table_name: str, made_by:
             "n_users": n_users,
             "n_items": n_items,
             **{f"n_{name}": arrays[name].shape[1] for name in PARTS},
+            "n_dropped": int((part == DROPPED).sum()),
             "n_full": int((np.bincount(user[train], minlength=n_users) >= n_items).sum()),
             "files": {path.name: file_hash(path) for path in files},
         },
@@ -165,7 +173,7 @@ def _split(source: Source, pairs: Pairs, say: Say) -> tuple[Pairs, np.ndarray]:
     """The pairs that are kept, and the part of each; a split of one's own is used as given."""
     if pairs.part is None:
         pairs = source.filter.apply(pairs)
-        return pairs, source.split.assign(pairs.user)
+        return pairs, source.split.assign(pairs)
     given, default = vars(source.filter), vars(type(source.filter)())
     if given != default:
         changed = ", ".join(f"filter.{key}={value}" for key, value in given.items() if value != default.get(key))
@@ -177,7 +185,7 @@ def _split(source: Source, pairs: Pairs, say: Say) -> tuple[Pairs, np.ndarray]:
     part = pairs.part.copy()
     train = np.flatnonzero(part == 0)
     if not (part == 1).any():
-        chosen = source.split.assign(pairs.user[train]) == 1
+        chosen = source.split.assign(pairs.rows(train)) == 1
         part[train[chosen]] = 1
         say(
             f"{source.name} has no valid interactions of its own: {int(chosen.sum()):,} of {len(train):,} train "
@@ -199,14 +207,16 @@ def _check_size(name: str, n_users: int, n_items: int, part: np.ndarray) -> None
             raise DataError(
                 f"{name} has {count} {thing}",
                 "a ranking of items for users needs at least two of each",
-                "use a larger data set, or lower dataset.filter.user_min",
+                "use a larger data set, or loosen dataset.filter: recdistill explain dataset/filter=default",
             )
+    uses = {"train": "models are trained", "valid": "models are selected", "test": "results are reported"}
     for number, part_name in enumerate(PARTS):
         if not (part == number).any():
             raise DataError(
                 f"{name} has no {part_name} interactions after the split",
-                "users with fewer than three items only train, so nothing is left to select or report on",
-                "use a data set whose users have at least three items",
+                f"{uses[part_name]} on {part_name} interactions",
+                "use more data (users with few items only train), other shares or times of dataset.split, "
+                "or dataset.split.unseen=keep",
             )
 
 
@@ -215,6 +225,8 @@ def _open(folder: Path, name: str, groups: int, say: Say) -> Dataset:
     n_users, n_items = manifest["n_users"], manifest["n_items"]
     train, valid, test = (_interactions(_array(folder, part), n_users, n_items) for part in PARTS)
     popularity = torch.from_numpy(_array(folder, "popularity"))
+    if dropped := manifest.get("n_dropped"):
+        say(f"{dropped} held-out interactions of items or users without training interactions were dropped")
     if full := manifest["n_full"]:
         say(f"warning: {full} users have seen every item; they are left out of training triples")
     return Dataset(

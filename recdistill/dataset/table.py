@@ -109,6 +109,11 @@ class Pairs:
     rating: np.ndarray | None = None
     part: np.ndarray | None = None
 
+    def rows(self, chosen: np.ndarray) -> Pairs:
+        """The pairs at some places ([m] int64, or [n] bool) under the same ids."""
+        time, rating, part = (None if c is None else c[chosen] for c in (self.timestamp, self.rating, self.part))
+        return Pairs(self.user[chosen], self.item[chosen], self.user_ids, self.item_ids, time, rating, part)
+
 
 def contiguous(table: RawTable) -> Pairs:
     """Distinct pairs with ids from 0 in the natural order of the original ids; the order of rows does not matter.
@@ -197,11 +202,12 @@ def table_hash(table: RawTable) -> str:
     return pairs_hash(contiguous(table))
 
 
-def pairs_hash(pairs: Pairs) -> str:
+def pairs_hash(pairs: Pairs, *, ratings: bool = False) -> str:
     """SHA-256 of a table's canonical form: independent of the order of rows and of the file format.
 
     Canonical: ids in natural order, one per line; then for each distinct pair, in order, user and item numbers as
-    int32 and, where the table has them, the earliest timestamp as int64 and the part as int8, little-endian.
+    int32 and, where the table has them, the earliest timestamp as int64 and the part as int8, little-endian;
+    with `ratings` also the highest rating as float64, which matters only where it decides what is kept.
     """
     digest = hashlib.sha256()
     for ids in (pairs.user_ids, pairs.item_ids):
@@ -212,4 +218,6 @@ def pairs_hash(pairs: Pairs) -> str:
         digest.update(pairs.timestamp.astype("<i8", copy=False).data)
     if pairs.part is not None:
         digest.update(b"part" + pairs.part.astype("<i1", copy=False).tobytes())
+    if ratings and pairs.rating is not None:
+        digest.update(b"rating" + pairs.rating.astype("<f8", copy=False).tobytes())
     return digest.hexdigest()

@@ -33,6 +33,8 @@ def test_list_json_has_a_text_for_every_member(group, capsys):
 def test_a_misspelt_group_or_member_names_the_nearest(capsys):
     assert cli.main(["list", "distil"]) == 2
     assert "did you mean distill?" in capsys.readouterr().err
+    assert cli.main(["list", "dataset/splits"]) == 2
+    assert "did you mean dataset/split?" in capsys.readouterr().err
     assert cli.main(["explain", "distill=ukd"]) == 2
     assert "did you mean unkd?" in capsys.readouterr().err
     assert cli.main(["explain", "distill"]) == 2
@@ -57,6 +59,15 @@ def test_explain_shows_every_setting_with_default_and_meaning(capsys):
         assert len(line.split("  ")[-1]) > 10
     assert "Kang et al." in out
     assert "requires: ranking" in out
+
+
+def test_a_choice_of_a_nested_group_is_explained_with_the_keys_that_set_it(capsys):
+    assert cli.main(["explain", "dataset/split=leave_one_out"]) == 0
+    assert "\n  dataset.split.order=random " in capsys.readouterr().out
+    assert cli.main(["explain", "dataset=citeulike-t"]) == 0
+    out = capsys.readouterr().out
+    for line in ("dataset.filter.user_min=5 ", "dataset.filter.item_min=1 ", "dataset.split.rounding=at_least_one "):
+        assert f"\n  {line}" in out
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -9,13 +9,14 @@ import pytest
 
 from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Synthetic
 from recdistill.dataset.columns import Columns
-from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.filters import Filter
+from recdistill.dataset.splits import Ratio
 from recdistill.dataset.table import RawTable, contiguous, table_hash
 from recdistill.errors import DataError, SettingsError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the public data sets in ../shared/data")
-COMMON: dict[str, Any] = {"filter": Filter(), "split": RandomPerUser()}
+COMMON: dict[str, Any] = {"filter": Filter(), "split": Ratio()}
 
 
 def synthetic(**settings: Any) -> Synthetic:

