@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from recdistill.dataset.archives import FetchFailed, unpack
 from recdistill.dataset.columns import Columns, Say
-from recdistill.dataset.fetch import FetchFailed, download, from_package, no_source, unzip_member
+from recdistill.dataset.fetch import download, from_package, no_source
 from recdistill.dataset.filters import Filter
 from recdistill.dataset.own_split import find_parts, read_parts
 from recdistill.dataset.readers import read
@@ -118,7 +119,7 @@ class MovieLens100K(Source):
             archive = folder / "ml-100k.zip"
             download(self.url, archive)
             try:
-                unzip_member(archive, "ml-100k/u.data", folder / "u.data")
+                unpack(archive, "ml-100k/u.data", folder / "u.data")
             finally:
                 archive.unlink()
             return self.fetched(folder / "u.data", partial(read, say=say))

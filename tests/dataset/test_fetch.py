@@ -1,97 +1,31 @@
 from __future__ import annotations
 
-import io
 import sys
-import threading
-import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from misbehaving import BODY, HALF, Server, serving
+from packed import zipped
 from recdistill.dataset import fetch
-from recdistill.dataset.catalog import CiteULikeT, MovieLens100K
-from recdistill.dataset.fetch import FetchFailed, download, from_package, unzip_member
-from recdistill.dataset.filters import Filter
-from recdistill.dataset.splits import Ratio
-from recdistill.errors import CacheError, DataError
-
-HTML = b"<html><body>Please log in</body></html>"
-BODY = bytes(range(256)) * 1000
+from recdistill.dataset.fetch import FetchFailed, download, from_package
+from recdistill.errors import CacheError
 
 
-def zipped(**members: bytes) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as bundle:
-        for name, content in members.items():
-            bundle.writestr(name.replace("__", "/"), content)
-    return stream.getvalue()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Good and bad answers by path."""
-
-    stalled = threading.Event()
-
-    def do_GET(self) -> None:
-        answers = {
-            "/good": BODY,
-            "/html": HTML,
-            "/short": BODY,
-            "/stall": BODY,
-            "/other.zip": zipped(**{"ml-100k__u.data": b"1\t2\t3\t4\n"}),
-        }
-        body = answers.get(self.path)
-        if body is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        surplus = 1000 if self.path in ("/short", "/stall") else 0
-        self.send_header("Content-Length", str(len(body) + surplus))
-        self.end_headers()
-        self.wfile.write(body)
-        if self.path == "/stall":
-            self.stalled.wait(20)
-
-    def log_message(self, *words: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A real server on this machine; its address."""
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.daemon_threads = True
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield f"http://127.0.0.1:{made.server_port}"
-    Handler.stalled.set()
-    made.shutdown()
-    thread.join()
-    made.server_close()
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A real server on this machine."""
+    with serving() as made:
+        yield made
 
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-def ml_100k() -> MovieLens100K:
-    return MovieLens100K(name="ml-100k", path=None, filter=Filter(), split=Ratio())
-
-
-def citeulike_t() -> CiteULikeT:
-    return CiteULikeT(name="citeulike-t", path=None, filter=Filter(), split=Ratio())
-
-
-@pytest.fixture
-def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setattr(MovieLens100K, "package", "no-such-package-for-recdistill==0.0.1")
-
-
-def test_a_file_is_downloaded_whole(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    download(f"{server}/good", tmp_path / "new" / "file")
+def test_a_file_is_downloaded_whole(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    download(f"{server.address}/good", tmp_path / "new" / "file")
     assert (tmp_path / "new" / "file").read_bytes() == BODY
     assert files(tmp_path) == ["file"]
     said = capsys.readouterr()
@@ -99,24 +33,135 @@ def test_a_file_is_downloaded_whole(server: str, tmp_path: Path, capsys: pytest.
     assert "fetching file" in said.err
 
 
-def test_a_server_that_stops_half_way_leaves_no_file(server: str, tmp_path: Path) -> None:
-    with pytest.raises(FetchFailed, match=f"stopped after {len(BODY)} of {len(BODY) + 1000} bytes|IncompleteRead"):
-        download(f"{server}/short", tmp_path / "file")
+@pytest.mark.parametrize("path", ["/without-length", "/redirect"])
+def test_a_file_without_an_announced_length_or_behind_a_redirect_is_downloaded_whole(
+    server: Server, tmp_path: Path, path: str
+) -> None:
+    download(server.address + path, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("path", ["/short", "/weak"])
+def test_a_server_that_stops_half_way_and_tells_no_versions_apart_leaves_no_file(
+    server: Server, tmp_path: Path, path: str
+) -> None:
+    with pytest.raises(FetchFailed, match=f"stopped after {HALF} of {len(BODY)} bytes"):
+        download(server.address + path, tmp_path / "file")
     assert files(tmp_path) == []
 
 
-def test_a_server_that_falls_silent_half_way_is_the_sources_failure_and_leaves_no_file(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("path", ["/short-once", "/short-once-by-time"])
+def test_a_download_that_stopped_half_way_is_continued(server: Server, tmp_path: Path, path: str) -> None:
+    url = server.address + path
+    with pytest.raises(FetchFailed, match=f"stopped after {HALF} of {len(BODY)} bytes"):
+        download(url, tmp_path / "file")
+    assert files(tmp_path) == ["file.part", "file.part.json"]
+    assert (tmp_path / "file.part").read_bytes() == BODY[:HALF]
+    download(url, tmp_path / "file")
+    assert files(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == BODY
+    assert server.asked[-1][1]["Range"] == f"bytes={HALF}-"
+    assert "If-Range" in server.asked[-1][1]
+
+
+@pytest.mark.parametrize("path", ["/range-ignored", "/range-refused", "/changed"])
+def test_a_part_that_the_server_does_not_continue_is_fetched_again_from_the_start(
+    server: Server, tmp_path: Path, path: str
+) -> None:
+    with pytest.raises(FetchFailed, match="stopped after"):
+        download(server.address + path, tmp_path / "file")
+    download(server.address + path, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY
+    assert files(tmp_path) == ["file"]
+
+
+def test_a_part_of_another_address_or_with_a_torn_note_is_not_continued(server: Server, tmp_path: Path) -> None:
+    for note in ('{"url": "http://elsewhere/", "version": "\\"one\\""}', "{", "[]", '{"url": 1}'):
+        (tmp_path / "file.part").write_bytes(b"of something else")
+        (tmp_path / "file.part.json").write_text(note)
+        download(f"{server.address}/good", tmp_path / "file")
+        assert (tmp_path / "file").read_bytes() == BODY
+        assert files(tmp_path) == ["file"]
+    assert all("Range" not in headers for _, headers in server.asked)
+
+
+def test_a_length_that_is_too_large_is_an_error_each_time_and_leaves_no_file_of_the_name(
+    server: Server, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        with pytest.raises(FetchFailed, match=f"stopped after {len(BODY)} of {len(BODY) + 1000} bytes"):
+            download(f"{server.address}/less-than-said", tmp_path / "file")
+        assert not (tmp_path / "file").exists()
+
+
+def test_a_length_that_is_too_small_cuts_the_file_which_its_checksum_must_tell(server: Server, tmp_path: Path) -> None:
+    download(f"{server.address}/more-than-said", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY[:HALF]
+
+
+@pytest.mark.parametrize("path", ["/html", "/disguised-html"])
+def test_a_web_page_instead_of_a_file_is_an_error_that_says_so(server: Server, tmp_path: Path, path: str) -> None:
+    with pytest.raises(FetchFailed, match=f"{path}: the server sent a web page"):
+        download(server.address + path, tmp_path / "file.zip")
+    assert files(tmp_path) == []
+
+
+def test_a_web_page_of_a_hotels_network_does_not_cost_the_part_that_is_there(server: Server, tmp_path: Path) -> None:
+    url = f"{server.address}/short-once"
+    with pytest.raises(FetchFailed):
+        download(url, tmp_path / "file")
+    server.captive = True
+    with pytest.raises(FetchFailed, match="web page"):
+        download(url, tmp_path / "file")
+    server.captive = False
+    download(url, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY
+    assert server.asked[-1][1]["Range"] == f"bytes={HALF}-"
+
+
+@pytest.mark.parametrize(
+    ("path", "because"),
+    [
+        ("/missing", "HTTP error 404: Not Found"),
+        ("/circle", "HTTP error 302: .*infinite loop"),
+        ("/to-a-file", "not allowed"),
+        ("/packed", "packed the file as gzip"),
+        ("/piece", "a piece of the file"),
+        ("/nothing", "sent nothing"),
+        ("/broken-chunks", "IncompleteRead"),
+    ],
+)
+def test_what_a_server_does_wrong_is_named_with_its_address_and_leaves_no_file(
+    server: Server, tmp_path: Path, path: str, because: str
+) -> None:
+    with pytest.raises(FetchFailed, match=f"{server.address}{path}: (.|\n)*{because}"):
+        download(server.address + path, tmp_path / "file")
+    assert files(tmp_path) == []
+
+
+def test_a_server_that_falls_silent_half_way_is_the_sources_failure(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "CONNECT_SECONDS", 0.3)
     with pytest.raises(FetchFailed, match="/stall: timed out"):
-        download(f"{server}/stall", tmp_path / "file")
-    assert files(tmp_path) == []
+        download(f"{server.address}/stall", tmp_path / "file")
+    assert (tmp_path / "file.part").read_bytes() == BODY[:HALF]
+    assert not (tmp_path / "file").exists()
 
 
-def test_an_http_error_is_named_with_its_address(server: str, tmp_path: Path) -> None:
-    with pytest.raises(FetchFailed, match=f"{server}/missing: .*Not Found"):
-        download(f"{server}/missing", tmp_path / "file")
+def test_a_server_that_drips_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "SLOW_SECONDS", 0.2)
+    with pytest.raises(FetchFailed, match=r"/drip: only \d+ bytes in 0.2 seconds"):
+        download(f"{server.address}/drip", tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_body_without_end_is_given_up_and_leaves_no_file(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "MOST_BYTES", 1000)
+    with pytest.raises(FetchFailed, match="more than 1,000 bytes"):
+        download(f"{server.address}/good", tmp_path / "file")
     assert files(tmp_path) == []
 
 
@@ -126,34 +171,27 @@ def test_a_server_that_is_not_there_is_the_sources_failure(tmp_path: Path) -> No
     assert files(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_written_is_not_the_sources_failure(server: str, tmp_path: Path) -> None:
+def test_the_proxy_of_the_environment_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server.address)
+    monkeypatch.setenv("no_proxy", "")
+    download("http://data.example/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"through the proxy"
+    assert server.asked[-1][0] == "http://data.example/file"
+
+
+def test_no_proxy_is_asked_for_hosts_that_the_environment_excepts(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    download(f"{server.address}/good", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+def test_a_folder_that_cannot_be_written_is_not_the_sources_failure(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match="cannot write"):
-        download(f"{server}/good", tmp_path / "file" / "below")
-
-
-@pytest.mark.parametrize("content", [HTML, zipped(other=b"x"), zipped(u__data=b"x" * 1000)[:-40], b""])
-def test_what_is_no_archive_or_lacks_the_member_leaves_no_file(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(FetchFailed, match=r"a\.zip"):
-        unzip_member(tmp_path / "a.zip", "u/data", tmp_path / "u.data")
-    assert files(tmp_path) == ["a.zip"]
-
-
-def test_a_damaged_member_leaves_no_file(tmp_path: Path) -> None:
-    content = bytearray(zipped(u__data=b"x" * 1000))
-    content[500] ^= 1  # stored, not compressed: only the checksum tells
-    (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(FetchFailed, match="CRC"):
-        unzip_member(tmp_path / "a.zip", "u/data", tmp_path / "u.data")
-    assert files(tmp_path) == ["a.zip"]
-
-
-def test_only_the_named_member_is_unpacked(tmp_path: Path) -> None:
-    (tmp_path / "a.zip").write_bytes(zipped(u__data=b"wanted", other=b"not"))
-    unzip_member(tmp_path / "a.zip", "u/data", tmp_path / "u.data")
-    assert (tmp_path / "u.data").read_bytes() == b"wanted"
-    assert files(tmp_path) == ["a.zip", "u.data"]
+        download(f"{server.address}/good", tmp_path / "file" / "below")
 
 
 def test_a_file_comes_out_of_a_wheel_that_pip_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +212,10 @@ def test_a_file_comes_out_of_a_wheel_that_pip_finds(tmp_path: Path, monkeypatch:
     assert (tmp_path / "out" / "ratings").read_bytes() == b"1 2"
 
 
-def test_a_package_that_does_not_exist_is_named(tmp_path: Path, no_package: None) -> None:
+def test_a_package_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(FetchFailed, match="package no-such-package-for-recdistill"):
-        from_package(MovieLens100K.package, "a", tmp_path / "a")
+        from_package("no-such-package-for-recdistill==0.0.1", "a", tmp_path / "a")
     assert files(tmp_path) == []
 
 
@@ -186,40 +225,3 @@ def test_without_any_pip_the_package_is_the_sources_failure(tmp_path: Path, monk
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FetchFailed, match="no pip was found"):
         from_package("recbole==1.2.1", "a", tmp_path / "a")
-
-
-def test_no_source_names_all_three_and_the_place_to_put_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_package: None
-) -> None:
-    monkeypatch.setattr(MovieLens100K, "url", "http://127.0.0.1:1/")
-    said: list[str] = []
-    with pytest.raises(DataError) as caught:
-        ml_100k().table(tmp_path / "data", tmp_path / "downloads", said.append)
-    what = caught.value.what
-    assert f"nothing under {tmp_path / 'data'}" in what
-    assert "http://127.0.0.1:1/: " in what
-    assert "package no-such-package-for-recdistill==0.0.1: " in what
-    assert f"put u.data or ml-100k.inter into {tmp_path / 'data' / 'ml-100k'}" in caught.value.fix
-    assert "dataset.path=FILE" in caught.value.fix
-    assert any("no redistribution" in line for line in said)
-    assert files(tmp_path) == []
-
-
-@pytest.mark.parametrize(("path", "because"), [("/html", "not a zip file"), ("/other.zip", "SHA-256")])
-def test_something_else_instead_of_ml_100k_is_a_clear_failure_and_leaves_no_file(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_package: None, path: str, because: str
-) -> None:
-    monkeypatch.setattr(MovieLens100K, "url", server + path)
-    with pytest.raises(DataError, match=because):
-        ml_100k().table(tmp_path / "data", tmp_path / "downloads", lambda line: None)
-    assert files(tmp_path) == []
-
-
-def test_a_web_page_instead_of_citeulike_t_is_a_clear_failure_and_leaves_no_file(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(CiteULikeT, "url", f"{server}/html")
-    with pytest.raises(DataError, match=r"could not be fetched: .*the count says '<html><body>Please'") as caught:
-        citeulike_t().table(tmp_path / "data", tmp_path / "downloads", lambda line: None)
-    assert "put users.dat into" in caught.value.fix
-    assert files(tmp_path) == []
