@@ -15,6 +15,7 @@ VERBS = {
     "compare": "one table over runs: recdistill compare [DIR ...]",
     "study": "tune with equal budgets, then run over seeds: recdistill study FILE",
     "explain": "every setting of one choice: recdistill explain GROUP=NAME",
+    "datasets": "data sets by name and files of your own: recdistill datasets ls|describe|fetch",
     "cache": "what is stored and shared between runs: recdistill cache ls|verify|prune",
     "doctor": "versions, device, threads, memory and writable folders",
 }
@@ -93,6 +94,10 @@ def _dispatch(verb: str, words: list[str]) -> int:
         from recdistill.commands.choices import explain, list_choices
 
         return (list_choices if verb == "list" else explain)(words)
+    if verb == "datasets":
+        from recdistill.commands.datasets import datasets
+
+        return datasets(words)
     if verb == "cache":
         from recdistill.commands.cache import cache
 

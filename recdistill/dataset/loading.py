@@ -73,7 +73,7 @@ def _made_by(source: Source) -> dict[str, Any]:
 
 
 def _memo(source: Source, data: Path, cache: Path) -> Path | None:
-    signature = source.signature(data)
+    signature = source.signature(data, cache / "downloads")
     if signature is None:
         return None
     return cache / "datasets" / "memo" / f"{key_of([signature, 'ratings'] if _by_rating(source) else signature)}.json"

@@ -73,6 +73,7 @@ def read_parts(files: Mapping[str, Path], *, format: str | None, columns: Column
         joined([table.rating for table in every]),
         joined([table.timestamp for table in every]),
         part,
+        every[0].format,
     )
 
 

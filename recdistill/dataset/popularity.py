@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from recdistill.errors import require
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def popularity_groups(popularity: Tensor, groups: int) -> Tensor:
+
+def equal_mass_groups(popularity: np.ndarray, groups: int) -> np.ndarray:
     """Split items into groups of equal summed popularity; group 0 is the head.
 
     Items are sorted by (popularity falling, index rising); with the running mass C before item i,
@@ -26,20 +30,26 @@ def popularity_groups(popularity: Tensor, groups: int) -> Tensor:
         SettingsError: more groups than items with interactions.
 
     Example:
-        >>> popularity_groups(torch.tensor([6, 4, 3, 2, 2, 1, 1, 1]), 4).tolist()
+        >>> equal_mass_groups(np.array([6, 4, 3, 2, 2, 1, 1, 1]), 4).tolist()
         [0, 1, 2, 2, 3, 3, 3, 3]
     """
     n_seen = int((popularity > 0).sum())
     require(1 <= groups <= max(n_seen, 1), "groups", groups, f"from 1 to the {n_seen} items with training interactions")
-    order = popularity.argsort(descending=True, stable=True)
-    mass = popularity[order].to(torch.float64)
-    midpoint = mass.cumsum(0) - mass / 2
-    label = (groups * midpoint / mass.sum().clamp(min=1)).floor().long().clamp(max=groups - 1)
-    boundary = torch.searchsorted(label[:n_seen].contiguous(), torch.arange(1, groups))
+    order = np.argsort(-popularity, kind="stable")
+    mass = popularity[order].astype(np.float64)
+    midpoint = mass.cumsum() - mass / 2
+    label = np.minimum(np.floor(groups * midpoint / max(mass.sum(), 1)), groups - 1)
+    boundary = np.searchsorted(label[:n_seen], np.arange(1, groups))
     for g in range(groups - 1):  # each boundary at least one item after the previous, and room for those to come
         floor = int(boundary[g - 1]) + 1 if g else 1
         boundary[g] = min(max(int(boundary[g]), floor), n_seen - (groups - 1 - g))
-    position = torch.arange(len(order))
-    group = torch.empty_like(order)
-    group[order] = torch.searchsorted(boundary, position, right=True)
+    group = np.empty(len(order), np.int64)
+    group[order] = np.searchsorted(boundary, np.arange(len(order)), side="right")
     return group
+
+
+def popularity_groups(popularity: Tensor, groups: int) -> Tensor:
+    """`equal_mass_groups` of a tensor on the CPU."""
+    import torch  # here, so that data are described without it
+
+    return torch.from_numpy(equal_mass_groups(popularity.numpy(), groups))

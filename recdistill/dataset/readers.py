@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def read(
     columns = columns or Columns()
     with reading(path):
         layout = sniff(path, format, columns)
-        return READERS[layout.format](path, layout, columns, extras, say)
+        return replace(READERS[layout.format](path, layout, columns, extras, say), format=layout.format)
 
 
 def read_separated(path: Path, layout: Layout, columns: Columns, extras: bool, say: Say) -> RawTable:

@@ -67,6 +67,9 @@ class RawTable:
     Shapes:
         user, item: [n] ids. rating: [n] float64 or None. timestamp: [n] int64, seconds in most sources, or None.
         part: [n] int8 or None, the part of a split of one's own: 0 train, 1 valid, 2 test.
+
+    Attributes:
+        format: what the file was read as, as `dataset.format` names it; None if there was no file.
     """
 
     user: Ids
@@ -74,6 +77,7 @@ class RawTable:
     rating: np.ndarray | None = None
     timestamp: np.ndarray | None = None
     part: np.ndarray | None = None
+    format: str | None = None
 
     @classmethod
     def of(

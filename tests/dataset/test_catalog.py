@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Synthetic
+from recdistill.dataset.catalog import File, Synthetic
 from recdistill.dataset.columns import Columns
 from recdistill.dataset.filters import Filter
+from recdistill.dataset.named import Named
 from recdistill.dataset.splits import Ratio
 from recdistill.dataset.table import RawTable, contiguous, table_hash
 from recdistill.errors import DataError, SettingsError
@@ -29,48 +30,6 @@ def read(source: Any, folder: Path, data: Path | None = None) -> RawTable:
 
 def ids(*values: str) -> np.ndarray:
     return np.array(values, dtype=object)
-
-
-@needs_shared
-def test_ml_100k_is_the_same_table_from_u_data_and_from_inter(tmp_path: Path) -> None:
-    folder = SHARED / "ml-100k" / "original"
-    for path in (folder / "u.data", folder / "recbole" / "ml-100k" / "ml-100k.inter"):
-        table = read(MovieLens100K(name="ml-100k", path=str(path), **COMMON), tmp_path)
-        assert table_hash(table) == MovieLens100K.checksum
-
-
-@needs_shared
-def test_named_data_sets_are_found_under_the_folder_of_data_sets(tmp_path: Path) -> None:
-    for source, n in (
-        (MovieLens100K(name="ml-100k", path=None, **COMMON), 100_000),
-        (CiteULikeT(name="citeulike-t", path=None, **COMMON), 134_860),
-    ):
-        assert len(read(source, tmp_path, SHARED).user) == n
-
-
-@needs_shared
-def test_a_fetched_file_is_found_again(tmp_path: Path) -> None:
-    (tmp_path / "downloads" / "citeulike-t").mkdir(parents=True)
-    shutil.copy(SHARED / "citeulike-t" / "original" / "users.dat", tmp_path / "downloads" / "citeulike-t")
-    assert len(read(CiteULikeT(name="citeulike-t", path=None, **COMMON), tmp_path).user) == 134_860
-
-
-@pytest.mark.parametrize(
-    ("source", "name", "content"),
-    [(MovieLens100K, "u.data", "1\t2\t3\t4\n"), (MovieLens100K, "x.inter", "user\titem\n1\t2\n"),
-     (CiteULikeT, "users.dat", "1 2\n")],
-)  # fmt: skip
-def test_another_table_under_a_data_sets_name_is_an_error_that_names_both_checksums(
-    tmp_path: Path, source: Any, name: str, content: str
-) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(
-        DataError, match=rf"the table's SHA-256 is \w{{16}}\.\.\., not {source.checksum[:16]}"
-    ) as caught:
-        read(source(name="mine", path=str(tmp_path / name), **COMMON), tmp_path)
-    assert caught.value.what.startswith("mine:")
-    assert "dataset=file" in caught.value.fix
-    assert (tmp_path / name).exists()  # the user's own file is never removed
 
 
 def test_a_table_hash_does_not_depend_on_rows_order_or_repeats() -> None:
@@ -103,7 +62,7 @@ def test_a_files_signature_changes_with_size_and_columns_and_is_none_without_the
     path = tmp_path / "shop.csv"
 
     def signature(user: str | None = None) -> Any:
-        return File(path=str(path), columns=Columns(user=user), **COMMON).signature(tmp_path)
+        return File(path=str(path), columns=Columns(user=user), **COMMON).signature(tmp_path, tmp_path)
 
     assert signature() is None
     path.write_text("user,item\na,x\n")
@@ -116,9 +75,12 @@ def test_a_files_signature_changes_with_size_and_columns_and_is_none_without_the
 def test_two_kinds_of_source_on_one_path_have_two_signatures(tmp_path: Path) -> None:
     path = tmp_path / "u.inter"
     path.write_text("user\titem\n1\t2\n")
-    kinds = (MovieLens100K(name="a", path=str(path), **COMMON), CiteULikeT(name="b", path=str(path), **COMMON),
-             File(name="c", path=str(path), **COMMON))  # fmt: skip
-    assert len({str(source.signature(tmp_path)) for source in kinds}) == 3
+    kinds = (
+        Named(name="ml-1m", path=str(path), **COMMON),
+        Named(name="ml-20m", path=str(path), **COMMON),
+        File(name="c", path=str(path), **COMMON),
+    )
+    assert len({str(source.signature(tmp_path, tmp_path)) for source in kinds}) == 3
 
 
 def test_one_column_for_users_and_items_is_refused() -> None:
@@ -136,7 +98,7 @@ def test_synthetic_data_have_the_stated_size_and_enough_items_per_user(tmp_path:
 def test_synthetic_data_are_made_by_their_settings(tmp_path: Path) -> None:
     assert table_hash(read(synthetic(), tmp_path)) == table_hash(read(synthetic(), tmp_path))
     assert table_hash(read(synthetic(), tmp_path)) != table_hash(read(synthetic(seed=1), tmp_path))
-    assert synthetic().signature(tmp_path) != synthetic(seed=1).signature(tmp_path)
+    assert synthetic().signature(tmp_path, tmp_path) != synthetic(seed=1).signature(tmp_path, tmp_path)
 
 
 def test_the_planted_popularity_bias_makes_some_items_popular(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from recdistill.dataset import loading
-from recdistill.dataset.catalog import CiteULikeT, File, MovieLens100K, Say, Synthetic
+from recdistill.dataset.catalog import File, Say, Synthetic
 from recdistill.dataset.filters import Filter
 from recdistill.dataset.loading import load
+from recdistill.dataset.named import Named
 from recdistill.dataset.splits import LeaveOneOut, Ratio
 from recdistill.dataset.table import Pairs, RawTable
 from recdistill.errors import DataError, SettingsError
@@ -63,7 +64,7 @@ def assert_same(one: Dataset, other: Dataset) -> None:
 
 @needs_shared
 def test_citeulike_t_of_users_with_five_items_has_the_size_that_the_papers_give(tmp_path: Path) -> None:
-    source = CiteULikeT(name="citeulike-t", path=None, filter=Filter(user_min=5), split=Ratio())
+    source = Named(name="citeulike-t", path=None, filter=Filter(user_min=5), split=Ratio())
     found = load(source, data=SHARED, cache=tmp_path, groups=2, say=lambda line: None)
     assert (found.train.n_users, found.train.n_items) == (5_219, 25_181)
     assert len(found.train) + len(found.valid) + len(found.test) == 125_580
@@ -140,16 +141,9 @@ def test_a_named_data_sets_checksum_is_checked_though_the_file_was_read_as_anoth
     (tmp_path / "a.inter").write_text("\n".join(["user\titem", *rows]))
     common: dict[str, Any] = {"path": str(tmp_path / "a.inter"), "filter": Filter(), "split": Ratio()}
     opened(File(name="mine", **common), tmp_path)
-    opened(Unchecked(name="unchecked", **common), tmp_path)
+    opened(Named(name="ml-1m", **common), tmp_path)  # of which no checksum is known
     with pytest.raises(DataError, match="SHA-256"):
-        opened(MovieLens100K(name="ml-100k", **common), tmp_path)
-
-
-class Unchecked(MovieLens100K):
-    """The same reader without a checksum."""
-
-    def checked(self, table: RawTable) -> RawTable:
-        return table
+        opened(Named(name="ml-100k", **common), tmp_path)
 
 
 def test_another_number_of_groups_uses_the_same_stored_data_set(tmp_path: Path) -> None:
@@ -297,8 +291,8 @@ def test_a_column_that_only_looks_like_a_rating_does_not_matter_in_a_file_of_one
 
 
 def test_a_wrong_path_of_a_named_data_set_is_noticed_though_the_data_set_is_in_the_cache(tmp_path: Path) -> None:
-    source = MovieLens100K(name="ml-100k", path=str(tmp_path / "nowhere"), filter=Filter(), split=Ratio())
-    assert source.signature(tmp_path) is None
+    source = Named(name="ml-100k", path=str(tmp_path / "nowhere"), filter=Filter(), split=Ratio())
+    assert source.signature(tmp_path, tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"files', ""])

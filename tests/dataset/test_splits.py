@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recdistill.dataset.catalog import CiteULikeT, MovieLens100K
 from recdistill.dataset.filters import Filter
 from recdistill.dataset.loading import load
+from recdistill.dataset.named import CiteULikeT, Named
 from recdistill.dataset.splits import LeaveOneOut, Ratio, Split, TimeCut, UserHoldOut, argsort
 from recdistill.dataset.table import Pairs, RawTable, contiguous
 from recdistill.errors import DataError, SettingsError
@@ -302,7 +302,7 @@ def test_a_split_of_ones_own_has_its_own_name_in_fingerprints() -> None:
 
 
 def loaded(source: type[Any], folder: Path, split: Split, keep: Filter | None = None, **more: Any) -> Dataset:
-    name = {CiteULikeT: "citeulike-t", MovieLens100K: "ml-100k"}[source]
+    name = {CiteULikeT: "citeulike-t", Named: "ml-100k"}[source]
     made = source(name=name, path=None, filter=keep or Filter(), split=split, **more)
     return load(made, data=SHARED, cache=folder, groups=2, say=lambda line: None)
 
@@ -311,7 +311,7 @@ def loaded(source: type[Any], folder: Path, split: Split, keep: Filter | None = 
 @pytest.mark.parametrize(
     ("source", "keep", "fingerprint", "parts"),
     [
-        (MovieLens100K, Filter(), "36ae141ce35c2f90", "726d1b5fd670685c"),
+        (Named, Filter(), "36ae141ce35c2f90", "726d1b5fd670685c"),
         (CiteULikeT, Filter(user_min=5), "4da26553b6f3927c", "5b2920f818abddd0"),
     ],
 )
@@ -369,7 +369,7 @@ def test_the_counts_of_bd_need_its_readers_defect(tmp_path: Path) -> None:
     rows = np.isin(table.user.text().astype(str), kept.user_ids.astype(str)).sum()
     assert (rows, len(kept.user)) == (130_799, 130_788)  # eleven lengths are also items of their users
     plain = CiteULikeT(name="citeulike-t", path=None, filter=Filter(), split=Ratio())
-    assert plain.signature(tmp_path) != quirks.signature(tmp_path)
+    assert plain.signature(tmp_path, tmp_path) != quirks.signature(tmp_path, tmp_path)
 
 
 @needs_shared
