@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recdistill.dataset.describe import Description, Spread
 
 HELP = """ls: data sets by name, with licence, and which are here
-describe NAME|PATH: statistics and warnings of the raw table; with dataset.filter.KEY=VALUE of the filtered one
+describe NAME|PATH: statistics and warnings of the raw table, or with dataset.filter.KEY=VALUE of the filtered one
 fetch NAME: download and check one now, for use without a network"""
 
 
@@ -47,7 +47,7 @@ def datasets(words: Sequence[str]) -> int:
     arguments, rest = parser.parse_known_args(list(words))
     if arguments.action == "ls":
         return _ls(overrides.parse(rest)[0], as_json=arguments.json)
-    if not rest or "=" in rest[0] or rest[0].startswith("-"):
+    if not rest or rest[0].startswith("-") or ("=" in rest[0] and not Path(rest[0]).exists()):
         raise ConfigError(
             f"recdistill datasets {arguments.action} needs a name",
             "it is about one data set" + (" or file" if arguments.action == "describe" else ""),
@@ -113,8 +113,8 @@ def _ls(arguments: argparse.Namespace, *, as_json: bool) -> int:
     columns = ["name", "users", "items", "rows", "licence", "where", "check"]
     keys = ["name", "n_users", "n_items", "n_interactions", "licence", "where", "check"]
     print_table(f"named data sets (your copies: {data})", columns, [[one[key] for key in keys] for one in found])
-    print("check: by the sha256 of the data, or by the md5 that the publisher states; unverified:")
-    print("neither is known, and the sha256 is noted at the first fetch.")
+    print("check: by the sha256 of the data, or by the md5 that the publisher states;")
+    print("unverified: neither is known, and the sha256 is noted at the first fetch.")
     return 0
 
 
@@ -125,7 +125,7 @@ def _source(name: str, more: Sequence[str]) -> tuple[Source, DictConfig]:
     if name in known:
         chosen = [f"dataset={name}"]
     elif Path(name).exists():
-        chosen = ["dataset=file", f"dataset.path='{name}'"]
+        chosen = ["dataset=file"]
     else:
         raise ConfigError(
             f"{name} is neither a data set nor a file{nearest(name, known)}",
@@ -134,6 +134,8 @@ def _source(name: str, more: Sequence[str]) -> tuple[Source, DictConfig]:
         )
     arguments.overrides = [*chosen, *arguments.overrides]
     config = _compose(arguments)
+    if name not in known:
+        config.dataset.path = name  # not as an override: any name is a file's name, quotes and all
     from recdistill import build
 
     return build.check(config).source, config
@@ -178,9 +180,9 @@ def _describe(name: str, more: Sequence[str], *, as_json: bool, plot: Path | Non
     source, config = _source(name, more)
     table = source.table(*_folders(config), say=_say)
     raw = contiguous(table)
-    filtered = any(word.lstrip("+~").startswith("dataset.filter") for word in more)
+    filtered = any(word.lstrip("+~").startswith(("dataset.filter", "dataset/filter")) for word in more)
     kept = source.filter.apply(raw) if filtered else raw
-    found = describe(table, raw, kept)
+    found = describe(table, raw, kept, groups=config.evaluation.groups)
     about = {"name": source.name, "format": table.format, "filtered": filtered, **asdict(found)}
     if as_json:
         print(json.dumps(about, indent=2))

@@ -67,7 +67,7 @@ class Description:
     warnings: tuple[str, ...]
 
 
-def describe(table: RawTable, raw: Pairs, kept: Pairs | None = None, *, groups: int = 5) -> Description:
+def describe(table: RawTable, raw: Pairs, kept: Pairs | None = None, *, groups: int = 2) -> Description:
     """Describe a table.
 
     Args:
@@ -79,7 +79,7 @@ def describe(table: RawTable, raw: Pairs, kept: Pairs | None = None, *, groups: 
     pairs = raw if kept is None else kept
     history, popularity = np.bincount(pairs.user), np.bincount(pairs.item)
     total = len(pairs.user)
-    top = max(1, round(0.2 * len(popularity)))
+    top = -(-len(popularity) // 5)  # rounded up
     return Description(
         n_users=len(history),
         n_items=len(popularity),
@@ -104,7 +104,7 @@ def gini(count: np.ndarray) -> float:
 
     Example:
         >>> gini(np.array([1, 1, 1])), gini(np.array([0, 0, 3]))
-        (0.0, 0.6666666666666667)
+        (0.0, 0.6666666666666666)
     """
     ordered = np.sort(count).astype(np.float64)
     rank = np.arange(1, len(ordered) + 1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +25,7 @@ def read_check_ins(path: Path) -> RawTable:
     Raises:
         DataError: the file is missing, empty or of another format.
     """
-    with reading(path):
+    with reading(path), _parsing(path):
         frame = _frame(path, header=None, sep="\t", names=range(8), usecols=[0, 1, 7], quoting=3)
         moment = pd.to_datetime(frame[7], format="%a %b %d %H:%M:%S %z %Y", errors="coerce", utc=True)
         bad = frame[0].isna() | frame[1].isna() | moment.isna()
@@ -43,7 +46,7 @@ def read_invoices(path: Path) -> RawTable:
     Raises:
         DataError: the file is missing, empty or of another format.
     """
-    with reading(path):
+    with reading(path), _parsing(path):
         frame = _frame(path, usecols=lambda name: name in INVOICE_COLUMNS)
         if len(frame.columns) < len(INVOICE_COLUMNS):
             raise unparsable(path, f"it needs the columns {', '.join(INVOICE_COLUMNS)}")
@@ -66,12 +69,21 @@ def read_invoices(path: Path) -> RawTable:
     )
 
 
-def _frame(path: Path, **settings: object) -> pd.DataFrame:
-    """Text columns; an empty field is missing."""
+@contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    """Turn what pandas says of text, numbers and times that it cannot read into a `DataError`."""
     try:
-        return pd.read_csv(path, dtype=str, encoding="latin-1", keep_default_na=False, na_values=[""], **settings)  # type: ignore[call-overload, no-any-return]
-    except ValueError as error:  # also pandas' own errors
+        yield
+    except ValueError as error:
         raise unparsable(path, str(error).strip()) from error
+
+
+def _frame(path: Path, **settings: Any) -> pd.DataFrame:
+    """Columns of text; an empty field is missing."""
+    frame: pd.DataFrame = pd.read_csv(
+        path, dtype=str, encoding="latin-1", keep_default_na=False, na_values=[""], **settings
+    )
+    return frame
 
 
 def _seconds(moment: pd.Series) -> np.ndarray:
