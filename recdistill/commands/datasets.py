@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from recdistill.dataset.catalog import Source
     from recdistill.dataset.describe import Description, Spread
 
-HELP = """ls: data sets by name, with licence, and which are here
-describe NAME|PATH: statistics and warnings of the raw table, or with dataset.filter.KEY=VALUE of the filtered one
-fetch NAME: download and check one now, for use without a network"""
+HELP = """ls: data sets by name, their licences, which are here
+describe NAME|PATH: statistics and warnings, unfiltered
+  unless dataset.filter.KEY=VALUE says otherwise
+fetch NAME: download one now and check it"""
 
 
 def datasets(words: Sequence[str]) -> int:

@@ -218,10 +218,11 @@ def _pips() -> list[list[str]]:
     return [pip for pip in candidates if Path(pip[0]).exists()]
 
 
-def no_source(name: str, tried: list[str], place: Path, file_name: str) -> DataError:
-    """The error when no source of a named data set delivered."""
+def no_source(name: str, tried: list[str], place: Path, files: tuple[str, ...]) -> DataError:
+    """The error when no source of a named data set delivered its files."""
+    alternative = "FILE" if len(files) == 1 else "FOLDER"
     return DataError(
         f"{name} could not be fetched: " + "; ".join(tried),
         "it is not shipped with recdistill and none of its sources answered",
-        f"put {file_name} into {place}, or name it with dataset.path=FILE",
+        f"put {' and '.join(files)} into {place}, or name your copy with dataset.path={alternative}",
     )

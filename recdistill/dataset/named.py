@@ -114,7 +114,7 @@ class Named(Source):
                 return self._accepted((folder / package.file,), say)
             except FetchFailed as error:
                 tried.append(str(error))
-        raise no_source(self.name, tried, data / self.name, " and ".join(self.origin.files))
+        raise no_source(self.name, tried, data / self.name, self.origin.files)
 
     def _accepted(self, files: tuple[Path, ...], say: Say) -> RawTable:
         """The table of files that were just fetched; those of another data set are removed, to be asked for again.

@@ -18,7 +18,7 @@ class Remote:
         url: of the file, or of the archive that holds it.
         file: its name here.
         member: its name in the archive (None: the url gives the file itself).
-        sha256: of the file; only of bytes that were seen.
+        sha256: of the file; only of bytes from this very address that were seen.
         md5: of what the url gives, as its publisher states it.
     """
 
@@ -103,7 +103,6 @@ ORIGINS = {
                 f"{GROUPLENS}/movielens/ml-100k.zip",
                 "u.data",
                 "ml-100k/u.data",
-                sha256="06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",
                 md5="0e33842e24a9c977be4e0107933c0723",
             ),
         ),
@@ -194,7 +193,6 @@ ORIGINS = {
                 f"{GROUPLENS}/hetrec2011/hetrec2011-lastfm-2k.zip",
                 "user_artists.dat",
                 "user_artists.dat",
-                sha256="254272fa721c3935e8be286d28c051b206844307128698ab4eaa41d483379416",
             ),
         ),
         format="tsv",
