@@ -66,11 +66,12 @@ class Filter:
             keep &= column_of(pairs, "timestamp", f"dataset.filter.time_to={self.time_to}") < self.time_to
         self._drop_short(pairs, keep)
         if not keep.any():
-            given = ", ".join(f"{key}={value}" for key, value in made_by(self, _BEFORE)[1].items())
+            _, given = made_by(self, _BEFORE | {"user_min": 1})
+            settings = ", ".join(f"dataset.filter.{key}={value}" for key, value in given.items())
             raise DataError(
-                f"the filter ({given}) leaves none of {len(keep)} interactions",
-                "what is below the minima or outside the window is dropped, and nothing else was there",
-                "lower dataset.filter.user_min or the other settings of dataset.filter",
+                f"the filter leaves none of {len(keep)} interactions: {settings}",
+                "interactions below the minima or outside the window of time are dropped",
+                "loosen these settings",
             )
         return _compact(pairs, keep)
 

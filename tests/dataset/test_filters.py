@@ -45,7 +45,9 @@ def test_users_and_then_items_are_dropped_once_or_until_nothing_falls_out(
         expected = again
     keep = Filter(user_min=user_min, item_min=item_min, iterative=iterative)
     if not expected:
-        with pytest.raises(DataError, match=f"the filter .*user_min={user_min}.* leaves none of {len(set(rows))}"):
+        with pytest.raises(
+            DataError, match=f"the filter leaves none of {len(set(rows))} interactions: dataset.filter."
+        ):
             keep.apply(table(rows))
         return
     kept = keep.apply(table(rows))
@@ -64,9 +66,8 @@ def test_one_pass_may_leave_a_user_below_the_minimum_and_the_core_does_not() -> 
 
 
 def test_the_filter_counts_distinct_items() -> None:
-    with pytest.raises(DataError, match=r"the filter \(user_min=2\) leaves none of 1 interactions") as caught:
+    with pytest.raises(DataError, match=r"the filter leaves none of 1 interactions: dataset.filter.user_min=2\n"):
         Filter(user_min=2).apply(table([(1, 1), (1, 1)]))
-    assert "dataset.filter.user_min" in caught.value.fix
 
 
 def test_ratings_from_the_threshold_on_are_positives_before_users_are_counted() -> None:

@@ -216,7 +216,7 @@ def test_a_table_that_nothing_can_be_learned_from_is_an_error(tmp_path: Path, ro
 
 
 def test_a_filter_that_drops_everybody_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"the filter \(user_min=9\) leaves none of 2"):
+    with pytest.raises(DataError, match=r"leaves none of 2 interactions: dataset.filter.user_min=9"):
         opened(csv(tmp_path, "a,1\nb,2\n", filter=Filter(user_min=9)), tmp_path)
 
 

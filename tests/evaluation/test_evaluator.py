@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from recdistill.dataset.popularity import popularity_groups
+from recdistill.dataset.splits import LeaveOneOut, Ratio, Split, TimeCut, UserHoldOut
+from recdistill.dataset.table import Pairs
 from recdistill.errors import ConfigError
 from recdistill.evaluation.accuracy import METRICS
 from recdistill.evaluation.evaluator import Evaluator, overlap
@@ -240,3 +242,43 @@ def test_padding_never_overlaps() -> None:
     assert overlap(lists([5], width=2), lists([6], width=2), 2) == 0
     assert overlap(lists([5], width=2), lists([0, 6], width=2), 2) == 0
     assert overlap(lists([0, 6], width=2), lists([5], width=2), 2) == 0
+
+
+def split_by(split: Split) -> Dataset:
+    """Twenty users with eight to fifteen of fifteen items at times that grow with user and item."""
+    taken = torch.rand(20, N_ITEMS, generator=torch.Generator().manual_seed(5)) < 0.7
+    user, item = (column.numpy() for column in taken.nonzero(as_tuple=True))
+    names = np.arange(20).astype(str).astype(object)
+    part = split.assign(Pairs(user, item, names, names[:N_ITEMS], timestamp=user * 10 + item))
+    train, valid, test = (
+        Interactions(torch.from_numpy(user[part == n]), torch.from_numpy(item[part == n]), 20, N_ITEMS)
+        for n in range(3)
+    )
+    return Dataset(
+        name="split", train=train, valid=valid, test=test, popularity=train.popularity(),
+        group=popularity_groups(train.popularity(), 2).to(torch.int8),
+        user_ids=names, item_ids=names[:N_ITEMS], fingerprint="0", folder=Path(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("split", [UserHoldOut(), LeaveOneOut(), Ratio(valid=0.2), TimeCut(valid=0.2, unseen="keep")])
+def test_each_part_is_measured_on_its_own_users_with_all_earlier_parts_masked(split: Split) -> None:
+    data = split_by(split)
+    model = Fixed(torch.randn(20, N_ITEMS, generator=torch.Generator().manual_seed(6)))
+    for name, earlier in (("valid", [data.train]), ("test", [data.train, data.valid])):
+        held_out: Interactions = getattr(data, name)
+        found = evaluator(data).evaluate(model, name)
+        assert found.result.user.tolist() == sorted(set(held_out.user.tolist()))
+        masked = {pair for part in earlier for pair in zip(part.user.tolist(), part.item.tolist(), strict=True)}
+        for user, item, length in zip(found.lists.user, found.lists.item, found.lists.length, strict=True):
+            candidates = [n for n in range(N_ITEMS) if (int(user), n) not in masked]
+            ranked = sorted(candidates, key=lambda n, user=user: -float(model.score[user, n]))
+            assert item[:length].tolist() == ranked[: len(item)]
+        assert all(value is None or math.isfinite(value) for value in found.result.overall.values())
+
+
+def test_users_of_valid_and_test_may_differ_and_may_have_no_training_interactions() -> None:
+    data = split_by(UserHoldOut())
+    assert set(data.valid.user.tolist()).isdisjoint(data.test.user.tolist())
+    cold = split_by(TimeCut(valid=0.2, unseen="keep"))
+    assert set(cold.test.user.tolist()) - set(cold.train.user.tolist())
