@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from recdistill.dataset.filters import Filter
 from recdistill.dataset.named import Named
 from recdistill.dataset.splits import Ratio
 from recdistill.dataset.table import RawTable, contiguous, table_hash
-from recdistill.errors import DataError, SettingsError
+from recdistill.errors import SettingsError
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the public data sets in ../shared/data")
 COMMON: dict[str, Any] = {"filter": Filter(), "split": Ratio()}
 
 
