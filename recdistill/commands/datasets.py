@@ -16,6 +16,7 @@ from omegaconf import DictConfig, open_dict
 
 from recdistill.commands import overrides
 from recdistill.commands.conf import conf_folder, members
+from recdistill.commands.parser import Parser
 from recdistill.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -36,28 +37,38 @@ def datasets(words: Sequence[str]) -> int:
     Raises:
         RecDistillError: there is no such data set, or it cannot be read or fetched.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "recdistill datasets",
         description="Data sets by name, and any file of your own.",
-        epilog="Further words are settings, such as paths.data=FOLDER or dataset.format=csv.",
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("action", choices=["ls", "describe", "fetch"], help=HELP)
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="NAME KEY=VALUE",
+        help="then settings, such as paths.data=FOLDER or dataset.format=csv",
+    )
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder of your own YAML laid over ours")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="describe: popularity of items, log-log (.svg, .png)")
-    arguments, rest = parser.parse_known_args(list(words))
+    arguments = parser.parse_intermixed_args(list(words))
+    named = [word for word in arguments.words if "=" not in word or Path(word).exists()]
+    settings = [word for word in arguments.words if word not in named]
+    flags = ["--config-dir", arguments.config_dir] if arguments.config_dir else []
+    hydra_words, _ = overrides.parse([*flags, *settings])
     if arguments.action == "ls":
-        return _ls(overrides.parse(rest)[0], as_json=arguments.json)
-    if not rest or rest[0].startswith("-") or ("=" in rest[0] and not Path(rest[0]).exists()):
+        return _ls(_compose(hydra_words), as_json=arguments.json)
+    if len(named) != 1:
         raise ConfigError(
-            f"recdistill datasets {arguments.action} needs a name",
+            f"recdistill datasets {arguments.action} needs one name, not {len(named)}",
             "it is about one data set" + (" or file" if arguments.action == "describe" else ""),
             "recdistill datasets ls lists the names",
         )
-    name, more = rest[0], rest[1:]
+    source, config = _source(named[0], hydra_words)
     if arguments.action == "fetch":
-        return _fetch(name, more, as_json=arguments.json)
-    return _describe(name, more, as_json=arguments.json, plot=arguments.plot)
+        return _fetch(source, config, as_json=arguments.json)
+    return _describe(source, config, settings, as_json=arguments.json, plot=arguments.plot)
 
 
 def _compose(arguments: argparse.Namespace) -> DictConfig:
@@ -81,12 +92,12 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _ls(arguments: argparse.Namespace, *, as_json: bool) -> int:
+def _ls(config: DictConfig, *, as_json: bool) -> int:
     from recdistill.dataset.named import find, recorded
     from recdistill.dataset.origins import ORIGINS
     from recdistill.report.tables import print_table
 
-    data, downloads = _folders(_compose(arguments))
+    data, downloads = _folders(config)
     found = []
     for name, origin in ORIGINS.items():
         files = find(name, data, downloads)
@@ -119,9 +130,8 @@ def _ls(arguments: argparse.Namespace, *, as_json: bool) -> int:
     return 0
 
 
-def _source(name: str, more: Sequence[str]) -> tuple[Source, DictConfig]:
+def _source(name: str, arguments: argparse.Namespace) -> tuple[Source, DictConfig]:
     """The source of a named data set, or of a file or folder."""
-    arguments, _ = overrides.parse(more)
     known = members("dataset", (conf_folder(), *([Path(arguments.config_dir)] if arguments.config_dir else [])))
     if name in known:
         chosen = [f"dataset={name}"]
@@ -142,10 +152,10 @@ def _source(name: str, more: Sequence[str]) -> tuple[Source, DictConfig]:
     return build.check(config).source, config
 
 
-def _fetch(name: str, more: Sequence[str], *, as_json: bool) -> int:
+def _fetch(source: Source, config: DictConfig, *, as_json: bool) -> int:
     from recdistill.dataset.named import Named, recorded
 
-    source, config = _source(name, more)
+    name = source.name
     if not isinstance(source, Named):
         raise ConfigError(
             f"{name} is not fetched", "only data sets of others are", "recdistill datasets ls lists what can be fetched"
@@ -170,7 +180,7 @@ def _fetch(name: str, more: Sequence[str], *, as_json: bool) -> int:
     return 0
 
 
-def _describe(name: str, more: Sequence[str], *, as_json: bool, plot: Path | None) -> int:
+def _describe(source: Source, config: DictConfig, settings: Sequence[str], *, as_json: bool, plot: Path | None) -> int:
     import numpy as np
 
     from recdistill.dataset.describe import describe
@@ -178,10 +188,9 @@ def _describe(name: str, more: Sequence[str], *, as_json: bool, plot: Path | Non
 
     if plot is not None:
         _check_can_plot(plot)
-    source, config = _source(name, more)
     table = source.table(*_folders(config), say=_say)
     raw = contiguous(table)
-    filtered = any(word.lstrip("+~").startswith(("dataset.filter", "dataset/filter")) for word in more)
+    filtered = any(word.lstrip("+~").startswith(("dataset.filter", "dataset/filter")) for word in settings)
     kept = source.filter.apply(raw) if filtered else raw
     found = describe(table, raw, kept, groups=config.evaluation.groups)
     about = {"name": source.name, "format": table.format, "filtered": filtered, **asdict(found)}

@@ -169,11 +169,32 @@ def test_what_is_neither_a_data_set_nor_a_file_is_refused_with_the_nearest_name(
     assert "ml-100 is neither a data set nor a file; did you mean ml-100k?" in err
 
 
-@pytest.mark.parametrize("words", [("describe",), ("fetch", "dataset.filter.user_min=5"), ("describe", "--plots")])
-def test_a_name_that_is_missing_is_asked_for(say, words):
-    code, _, err = say(*words)
+@pytest.mark.parametrize("words", [("describe",), ("fetch", "dataset.filter.user_min=5"), ("fetch", "ml-1m", "ml-20m")])
+def test_one_name_is_asked_for(say, words):
+    code, out, err = say(*words)
+    assert (code, out) == (2, "")
+    assert f"datasets {words[0]} needs one name, not {0 if len(words) < 3 else 2}" in err
+
+
+def test_a_flag_that_is_none_is_told_in_three_lines(say):
+    code, _, err = say("ls", "--jsn")
     assert code == 2
-    assert f"datasets {words[0]} needs a name" in err
+    assert err.splitlines() == [
+        "ConfigError: unrecognized arguments: --jsn",
+        "Why: that is not how recdistill datasets is used",
+        "Fix: recdistill datasets --help",
+    ]
+
+
+def test_a_data_set_of_ones_own_yaml_is_described(say, tmp_path):
+    (tmp_path / "mine" / "dataset").mkdir(parents=True)
+    (tmp_path / "mine" / "dataset" / "tiny.yaml").write_text(
+        "defaults: [filter: default, split: ratio, _self_]\n"
+        "_target_: recdistill.dataset.catalog.Synthetic\nname: tiny\nn_users: 20\nn_items: 30\nn_interactions: 300\n"
+    )
+    code, out, _ = say("describe", "--config-dir", "mine", "tiny", "--json", "dataset.n_users=25")
+    found = json.loads(out)
+    assert (code, found["name"], found["n_users"], found["format"]) == (0, "tiny", 25, None)
 
 
 def test_a_setting_that_is_none_is_refused(say):
