@@ -8,8 +8,9 @@ import pytest
 
 from recdistill.dataset.catalog import File
 from recdistill.dataset.columns import Columns
+from recdistill.dataset.filters import Filter
 from recdistill.dataset.loading import load
-from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.splits import Ratio
 from recdistill.errors import DataError, SettingsError
 from recdistill.types import Dataset
 from table_files import SHARED, needs_shared, write
@@ -32,7 +33,7 @@ PARTS = {
 
 
 def opened(folder: Path, said: list[str] | None = None, **settings: Any) -> Dataset:
-    common: dict[str, Any] = {"filter": Filter(), "split": RandomPerUser()}
+    common: dict[str, Any] = {"filter": Filter(), "split": Ratio()}
     source = File(**(common | settings))
     say = (lambda line: None) if said is None else said.append
     return load(source, data=folder, cache=folder / "cache", groups=2, say=say)
@@ -109,7 +110,7 @@ def test_a_missing_valid_is_taken_out_of_train_by_the_seed_and_that_is_said(tmp_
         "mine has no valid interactions of its own: 3 of 9 train interactions are taken" in line for line in said
     )
     assert any("seed=0" in line for line in said)
-    others = [opened(tmp_path, path=str(folder), split=RandomPerUser(seed=seed)) for seed in range(1, 6)]
+    others = [opened(tmp_path, path=str(folder), split=Ratio(seed=seed)) for seed in range(1, 6)]
     assert any(named(other, "valid") != named(found, "valid") for other in others)
 
 
@@ -170,7 +171,7 @@ def test_a_folder_without_train_or_test_is_an_error_that_says_what_is_there(tmp_
 )
 def test_either_one_path_or_train_and_test_must_be_given(settings: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="path=") as caught:
-        File(**settings, filter=Filter(), split=RandomPerUser())
+        File(**settings, filter=Filter(), split=Ratio())
     assert "train=FILE and test=FILE" in caught.value.why
 
 
