@@ -13,7 +13,7 @@ import torch
 from recdistill.dataset.catalog import Source
 from recdistill.dataset.columns import Say
 from recdistill.dataset.popularity import popularity_groups
-from recdistill.dataset.splits import DROPPED
+from recdistill.dataset.splits import DROPPED, Ratio
 from recdistill.dataset.table import PARTS, Pairs, contiguous, pairs_hash
 from recdistill.errors import CacheError, DataError
 from recdistill.store import atomic, ensure_folder, file_hash, key_of, locked, read_json, write_json
@@ -184,7 +184,15 @@ def _split(source: Source, pairs: Pairs, say: Say) -> tuple[Pairs, np.ndarray]:
         )
     part = pairs.part.copy()
     train = np.flatnonzero(part == 0)
-    if not (part == 1).any():
+    if (part == 1).any():
+        if source.split.made_by() != Ratio().made_by():
+            raise DataError(
+                f"{source.name} has train, valid and test of its own, and {type(source.split).__name__}"
+                f"({_settings(source.split)}) would not be used",
+                "train, valid and test that are given are used as given",
+                "leave dataset/split and dataset.split as they are, or give one table and let recdistill split it",
+            )
+    else:
         chosen = source.split.assign(pairs.rows(train)) == 1
         part[train[chosen]] = 1
         say(

@@ -10,7 +10,7 @@ from recdistill.dataset.catalog import File
 from recdistill.dataset.columns import Columns
 from recdistill.dataset.filters import Filter
 from recdistill.dataset.loading import load
-from recdistill.dataset.splits import Ratio
+from recdistill.dataset.splits import LeaveOneOut, Ratio, Split
 from recdistill.errors import DataError, SettingsError
 from recdistill.types import Dataset
 from table_files import SHARED, needs_shared, write
@@ -98,6 +98,13 @@ def test_a_split_in_files_and_in_a_column_is_one_data_set(tmp_path: Path) -> Non
     one = opened(tmp_path, path=str(path), columns=Columns(split="split"))
     assert one.fingerprint == opened(tmp_path, path=str(folder_of(tmp_path, "{}.csv"))).fingerprint
     assert one.fingerprint != opened(tmp_path, path=str(path)).fingerprint
+
+
+@pytest.mark.parametrize("split", [Ratio(seed=1), LeaveOneOut()])
+def test_a_split_that_would_not_be_used_because_all_parts_are_given_is_refused(tmp_path: Path, split: Split) -> None:
+    folder = folder_of(tmp_path, "{}.csv")
+    with pytest.raises(DataError, match=rf"has train, valid and test of its own, and {type(split).__name__}\("):
+        opened(tmp_path, path=str(folder), split=split)
 
 
 def test_a_missing_valid_is_taken_out_of_train_by_the_seed_and_that_is_said(tmp_path: Path) -> None:
