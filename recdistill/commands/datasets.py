@@ -232,7 +232,7 @@ def _print(name: str, format: str | None, found: Description, *, filtered: bool)
 
 
 def _row(label: str, spread: Spread) -> list[str]:
-    texts = (f"{value:,.0f}" if value == int(value) else f"{value:,.1f}" for value in asdict(spread).values())
+    texts = (f"{v:,.0f}" if v >= 100 or v == int(v) else f"{v:,.1f}" for v in asdict(spread).values())
     return [label, *(f"{text:>6}" for text in texts)]
 
 
