@@ -23,11 +23,11 @@ class Columns:
     """Names of the columns of a file with a header; null: the common names are recognised in any case.
 
     Args:
-        user: of the user ids.
-        item: of the item ids.
-        rating: of the ratings; optional in the file.
-        timestamp: of the times, as numbers or as ISO 8601; optional in the file.
-        split: of the part that a row belongs to: train, valid or test. Used only when named here.
+        user: the column of user ids.
+        item: the column of item ids.
+        rating: the column of ratings; a file may have none.
+        timestamp: the column of times, as numbers or as ISO 8601; a file may have none.
+        split: the column that says which part a row belongs to: train, valid or test. Used only when named here.
     """
 
     def __init__(

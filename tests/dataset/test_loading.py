@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from recdistill.dataset.named import Named
 from recdistill.dataset.splits import LeaveOneOut, Ratio
 from recdistill.dataset.table import Pairs, RawTable
 from recdistill.errors import DataError, SettingsError
+from recdistill.store import file_hash
 from recdistill.types import Dataset
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -165,6 +167,32 @@ def test_a_stored_file_cut_short_or_gone_is_found_and_made_again(tmp_path: Path,
     stored.unlink()
     assert_same(first, opened(source, tmp_path))
     assert source.made == 3
+
+
+def test_a_stored_file_that_was_altered_is_found_and_made_again(tmp_path: Path) -> None:
+    source = counted()
+    first = opened(source, tmp_path)
+    stored = first.folder / "test.npy"
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # of the same size
+    os.utime(stored, ns=(0, 0))
+    assert_same(first, opened(source, tmp_path))
+    assert (stored.read_bytes(), source.made) == (whole, 2)
+
+
+def test_a_stored_file_is_hashed_again_only_when_its_time_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, hashed = counted(), []
+    first = opened(source, tmp_path)
+    monkeypatch.setattr(loading, "file_hash", lambda path: hashed.append(path.name) or file_hash(path))
+    assert_same(first, opened(source, tmp_path))
+    assert hashed == []
+    os.utime(first.folder / "test.npy", ns=(0, 0))  # as after a copy
+    for _ in range(2):
+        assert_same(first, opened(source, tmp_path))
+    assert len(hashed) == len(set(hashed)) > 3
+    assert source.made == 1
 
 
 def test_another_filter_or_split_is_another_data_set(tmp_path: Path) -> None:
