@@ -129,43 +129,64 @@ def contiguous(table: RawTable) -> Pairs:
         DataError: a pair is in two parts of the table's own split.
     """
     key, user_ids, item_ids = _keys(table)
-    columns = {"timestamp": table.timestamp, "rating": table.rating, "part": table.part}
+    columns: list[tuple[np.ndarray | None, np.ufunc]] = [
+        (table.timestamp, np.minimum),
+        (table.rating, np.maximum),
+        (table.part, np.minimum),
+        (table.part, np.maximum),
+    ]
     del table  # at 20M rows what is no longer needed is half of the memory
+    key, (time, rating, part, last) = _distinct(key, columns)
+    user = key // len(item_ids)
+    key -= user * len(item_ids)
+    pairs = Pairs(user, key, user_ids, item_ids, time, rating, part)
+    if part is not None and last is not None:
+        _check_disjoint(pairs, part, last)
+    return pairs
+
+
+def _check_disjoint(pairs: Pairs, part: np.ndarray, last: np.ndarray) -> None:
+    """The lowest and the highest part of each pair must be one."""
+    if (both := part != last).any():
+        one = int(both.argmax())
+        user, item = pairs.user_ids[pairs.user[one]], pairs.item_ids[pairs.item[one]]
+        raise DataError(
+            f"{int(both.sum())} pairs are in two parts of the split: user {user!r} has item {item!r} "
+            f"in both {PARTS[part[one]]} and {PARTS[last[one]]}",
+            "a model that has seen a test interaction reports a leak, not a recommendation",
+            "make train, valid and test disjoint, or let recdistill split one table",
+        )
+
+
+def _distinct(
+    key: np.ndarray, columns: list[tuple[np.ndarray | None, np.ufunc]]
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """Sorted keys without repeats, and each column with one value per key, chosen among those of its rows.
+
+    `columns` is emptied, so that a column can go when it has been used.
+    """
     order = None
-    if any(column is not None for column in columns.values()):
+    if any(column is not None for column, _ in columns):
         order = _sort(key)
     else:
         key.sort()
     new = np.ones(len(key), dtype=bool)
     np.not_equal(key[1:], key[:-1], out=new[1:])
-    again = np.flatnonzero(~new)  # rows, in this order, whose pair came before
-    pair = again - np.arange(len(again)) - 1  # and which of the distinct pairs it is
-    key = key[new] if len(again) else key
-    first, later = (None, None) if order is None else (order[new] if len(again) else order, order[again])
+    key = key[new]
+    if order is None:
+        return key, [None for _ in columns]
+    again = np.flatnonzero(~new)  # rows, in this order, whose key came before
+    place = again - np.arange(len(again)) - 1  # and where it stands among the distinct ones
+    first, later = order[new], order[again]
     del order, new
-
-    def of_each(column: np.ndarray | None, choose: np.ufunc) -> np.ndarray | None:
-        if column is None or first is None:
-            return None
-        chosen: np.ndarray = column[first]
-        choose.at(chosen, pair, column[later])
-        return chosen
-
-    part, last = of_each(columns["part"], np.minimum), of_each(columns["part"], np.maximum)
-    time = of_each(columns.pop("timestamp"), np.minimum)
-    rating = of_each(columns.pop("rating"), np.maximum)
-    user = key // len(item_ids)
-    key -= user * len(item_ids)
-    pairs = Pairs(user, key, user_ids, item_ids, time, rating, part)
-    if part is not None and last is not None and (both := part != last).any():
-        one = int(both.argmax())
-        raise DataError(
-            f"{int(both.sum())} pairs are in two parts of the split: user {user_ids[pairs.user[one]]!r} has item "
-            f"{item_ids[pairs.item[one]]!r} in both {PARTS[part[one]]} and {PARTS[last[one]]}",
-            "a model that has seen a test interaction reports a leak, not a recommendation",
-            "make train, valid and test disjoint, or let recdistill split one table",
-        )
-    return pairs
+    values: list[np.ndarray | None] = []
+    while columns:
+        column, choose = columns.pop(0)
+        value = None if column is None else column[first]
+        if column is not None and value is not None:
+            choose.at(value, place, column[later])
+        values.append(value)
+    return key, values
 
 
 def _keys(table: RawTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
