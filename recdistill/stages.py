@@ -21,6 +21,7 @@ from recdistill.models.mostpop import MostPop
 from recdistill.ranking import HeldOutRanks
 from recdistill.report.progress import say, training_progress
 from recdistill.report.record import (
+    Catalogue,
     Lists,
     ModelRecord,
     Ranks,
@@ -265,7 +266,8 @@ def recorded(
     """Write the files of the run folder; results.json comes last."""
     dataset, runtime, folder = stage.dataset, stage.runtime, stage.folder
     write_csv(folder / "history.csv", history.history)
-    write_tables(folder, models, dataset.user_ids, dataset.item_ids)
+    users, items = stage.evaluator.users.columns(), stage.evaluator.items.columns()
+    write_tables(folder, models, Catalogue(dataset.user_ids, dataset.item_ids, users, items))
     key = _write_student(folder, plan, stage, student, history, clock)
     models["student"] = replace(models["student"], about={**models["student"].about, "key": key})
     write_json(folder / "env.json", environment())

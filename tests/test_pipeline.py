@@ -56,7 +56,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 def test_a_run_leaves_its_files(first: tuple[Path, dict[str, Any]]) -> None:
     outputs, results = first
     folder, cache = outputs / "runs" / "first", outputs / "cache"
-    names = {"results.json", "history.csv", "per_user.parquet", "topk.parquet", "ranks.parquet"}
+    names = {"results.json", "history.csv"}
+    names |= {f"{table}.parquet" for table in ("per_user", "users", "items", "topk", "ranks")}
     names |= {"student.safetensors", "model.json", "env.json"}
     assert names <= {path.name for path in folder.iterdir()}
     assert json.loads((folder / "results.json").read_text())["models"].keys() == results["models"].keys()

@@ -11,7 +11,8 @@ import torch
 from recdistill.dataset.sampling import SeenItems
 from recdistill.errors import ConfigError
 from recdistill.evaluation.accuracy import METRICS, ndcg
-from recdistill.evaluation.popularity_bias import group_recall, list_means, popularity_lift, profile_means
+from recdistill.evaluation.catalogue import Items, Users
+from recdistill.evaluation.popularity_bias import group_recall, list_means, popularity_lift
 from recdistill.models.base import Recommender
 from recdistill.ranking import HeldOutRanks, top_k, top_k_and_ranks
 from recdistill.types import Dataset, EvalResult, Interactions, TopK
@@ -58,8 +59,8 @@ class Evaluator:
         self._seen = {"valid": SeenItems(train, device), "test": SeenItems(_union(train, valid), device)}
         self._held_out = {"valid": valid, "test": dataset.test}
         self._user = {name: torch.unique_consecutive(part.user) for name, part in self._held_out.items()}
-        self._popularity = dataset.popularity.numpy()
-        self._profile = profile_means(self._popularity, train.user.numpy(), train.item.numpy(), train.n_users)
+        self.items = Items.of(dataset.popularity.numpy(), dataset.group.numpy())
+        self.users = Users.of(self.items, train.user.numpy(), train.item.numpy(), train.n_users)
 
     def validate(self, model: Recommender) -> float:
         """valid/ndcg at the largest cut-off; what models are selected by."""
@@ -90,8 +91,8 @@ class Evaluator:
         overall: dict[str, float | None] = {name: float(value.mean()) for name, value in per_user.items()}
         item, length, user = lists.item.cpu().numpy(), lists.length.cpu().numpy(), self._user[split].numpy()
         for k in self.cutoffs:
-            recommended = list_means(self._popularity, item[:, :k], np.minimum(length, k))
-            overall[f"poplift@{k}"] = popularity_lift(recommended, self._profile[user])
+            recommended = list_means(self.items.popularity, item[:, :k], np.minimum(length, k))
+            overall[f"poplift@{k}"] = popularity_lift(recommended, self.users.profile[user])
             overall |= self._group_recalls(item[:, :k], hit[:, :k], split, k)
         return EvalResult(overall, per_user, user, self.dataset.train.n_users - len(user))
 

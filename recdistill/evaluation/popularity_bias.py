@@ -19,18 +19,6 @@ def list_means(popularity: Array, item: Array, length: Array) -> Array:
     return mean
 
 
-def profile_means(popularity: Array, user: Array, item: Array, n_users: int) -> Array:
-    """Mean popularity of each user's training items; NaN for a user without any.
-
-    Shapes:
-        user, item: [n] training interactions. Returns: [U] float64.
-    """
-    count = np.bincount(user, minlength=n_users)
-    total = np.bincount(user, popularity[item].astype(np.float64), minlength=n_users)
-    mean: Array = np.divide(total, count, out=np.full(n_users, np.nan), where=count > 0)
-    return mean
-
-
 def popularity_lift(recommended: Array, profile: Array) -> float | None:
     """(GAP_q - GAP_p) / GAP_p: a ratio of means over users, not a mean of ratios; positive = amplified popularity.
 

@@ -142,8 +142,25 @@ class ModelRecord:
     ranks: Ranks | None
 
 
-def write_tables(folder: Path, models: Mapping[str, ModelRecord], user_ids: np.ndarray, item_ids: np.ndarray) -> None:
-    """`per_user.parquet`, `topk.parquet` and `ranks.parquet` of a run."""
+@dataclass(frozen=True)
+class Catalogue:
+    """Users and items of a run: their original ids, and a column [U] or [I] for each thing known of them."""
+
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    users: Mapping[str, np.ndarray]
+    items: Mapping[str, np.ndarray]
+
+
+def write_tables(folder: Path, models: Mapping[str, ModelRecord], catalogue: Catalogue) -> None:
+    """The Parquet files of a run: `per_user`, `users`, `items`, and where test was read `topk` and `ranks`.
+
+    Without the models and the cache, all metrics of the test part can be computed from them again.
+    """
+    user_ids, item_ids = catalogue.user_ids, catalogue.item_ids
+    for name, ids, columns in (("user", user_ids, catalogue.users), ("item", item_ids, catalogue.items)):
+        table = {f"{name}_id": pa.array(ids, pa.string())} | {key: pa.array(value) for key, value in columns.items()}
+        write_parquet(folder / f"{name}s.parquet", [pa.table(table)])
     write_parquet(
         folder / "per_user.parquet",
         (

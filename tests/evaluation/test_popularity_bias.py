@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recdistill.evaluation.popularity_bias import group_recall, list_means, popularity_lift, profile_means
+from recdistill.evaluation.catalogue import profile_means
+from recdistill.evaluation.popularity_bias import group_recall, list_means, popularity_lift
 
 POPULARITY = np.array([8, 6, 3, 2, 1])  # items a to e
 PROFILES = [(0, 0), (0, 1), (1, 2), (1, 3), (2, 0), (2, 4)]

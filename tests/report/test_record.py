@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recdistill.report.record import (
+    Catalogue,
     Lists,
     ModelRecord,
     Ranks,
@@ -22,6 +23,10 @@ from recdistill.store import read_json
 
 USERS = np.array(["anna", "ben", "cleo"], dtype=object)
 ITEMS = np.array(["x", "y", "z"], dtype=object)
+CATALOGUE = Catalogue(
+    USERS, ITEMS, {"n_train": np.array([1, 0, 2]), "bin": np.ma.array([3, -1, 5], mask=[False, True, False])},
+    {"popularity": np.array([2, 1, 0]), "tail": np.array(["head", "mid", "mid"], dtype=object)},
+)  # fmt: skip
 
 
 def record() -> ModelRecord:
@@ -86,7 +91,7 @@ def test_results_hold_models_versions_and_null_for_what_does_not_exist(tmp_path:
 
 
 def test_stored_lists_are_long_with_original_ids_and_without_padding(tmp_path: Path) -> None:
-    write_tables(tmp_path, {"student": record(), "teacher": record()}, USERS, ITEMS)
+    write_tables(tmp_path, {"student": record(), "teacher": record()}, CATALOGUE)
     rows = pq.read_table(tmp_path / "topk.parquet").to_pylist()
     assert len(rows) == 6
     assert [(row["model"], row["user_id"], row["rank"], row["item_id"], row["score"]) for row in rows[:3]] == [
@@ -98,13 +103,24 @@ def test_stored_lists_are_long_with_original_ids_and_without_padding(tmp_path: P
 
 
 def test_stored_ranks_and_per_user_values_have_original_ids(tmp_path: Path) -> None:
-    write_tables(tmp_path, {"student": record()}, USERS, ITEMS)
+    write_tables(tmp_path, {"student": record()}, CATALOGUE)
     ranks = pq.read_table(tmp_path / "ranks.parquet").to_pylist()
     assert [(row["user_id"], row["item_id"], row["rank"]) for row in ranks] == [("anna", "x", 2), ("cleo", "y", 1)]
     values = pq.read_table(tmp_path / "per_user.parquet").to_pylist()
     assert [(row["split"], row["user_id"], row["ndcg@2"]) for row in values] == [
         ("test", "anna", 0.63), ("test", "cleo", 1.0), ("valid", "anna", 0.63), ("valid", "cleo", 1.0),
     ]  # fmt: skip
+
+
+def test_users_and_items_have_their_ids_and_null_for_what_does_not_exist(tmp_path: Path) -> None:
+    write_tables(tmp_path, {"student": record()}, CATALOGUE)
+    assert pq.read_table(tmp_path / "users.parquet").to_pylist() == [
+        {"user_id": "anna", "n_train": 1, "bin": 3},
+        {"user_id": "ben", "n_train": 0, "bin": None},
+        {"user_id": "cleo", "n_train": 2, "bin": 5},
+    ]
+    items = pq.read_table(tmp_path / "items.parquet").to_pylist()
+    assert items[0] == {"item_id": "x", "popularity": 2, "tail": "head"}
 
 
 def test_a_parquet_file_that_fails_half_way_does_not_appear(tmp_path: Path) -> None:
