@@ -39,6 +39,17 @@ class Items:
         mass = {f"group={g}": self.group == g for g in range(int(self.group.max()) + 1)}
         return mass | {f"items={name}": self.tail == n for n, name in enumerate(TAILS)}
 
+    def shares(self, relevant: Array | None = None) -> dict[str, dict[str, float | None]]:
+        """Of every item group: how many `items`, and its shares of `train` interactions and of `relevant` items [m]."""
+        weights = {"train": self.popularity}
+        if relevant is not None:
+            weights["relevant"] = np.bincount(relevant, minlength=len(self.popularity))
+        return {
+            name: {"items": int(part.sum())}
+            | {key: float(count[part].sum() / count.sum()) if part.any() else None for key, count in weights.items()}
+            for name, part in self.strata().items()
+        }
+
 
 @dataclass(frozen=True)
 class Users:

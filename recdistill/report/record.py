@@ -238,18 +238,3 @@ def per_user_table(
         "user_id": ids_column(user, user_ids),
     }
     return pa.table(columns | {name: pa.array(value) for name, value in values.items()})
-
-
-def gap_closed(student: np.ndarray, scratch: np.ndarray, teacher: np.ndarray) -> float | None:
-    """(student - scratch) / (teacher - scratch) of a metric's means over users.
-
-    None where the teacher is not better than scratch, or not by two standard errors of the paired difference.
-
-    Shapes:
-        student, scratch, teacher: [n] values of the same users.
-    """
-    gap = teacher - scratch
-    error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.inf
-    if gap.mean() <= 0 or gap.mean() < 2 * error:
-        return None
-    return float((student.mean() - scratch.mean()) / gap.mean())

@@ -12,7 +12,6 @@ from recdistill.report.record import (
     Lists,
     ModelRecord,
     Ranks,
-    gap_closed,
     versions,
     write_parquet,
     write_results,
@@ -42,39 +41,6 @@ def record() -> ModelRecord:
         lists=lists,
         ranks=ranks,
     )
-
-
-def test_the_gap_closed_is_the_students_share_of_the_teachers_lead() -> None:
-    scratch = np.array([0.1, 0.2, 0.3])
-    assert gap_closed(scratch + 0.15, scratch, scratch + 0.2) == pytest.approx(0.75)
-
-
-def test_a_student_beyond_the_teacher_closes_more_than_the_gap_and_one_below_scratch_less_than_nothing() -> None:
-    scratch = np.array([0.1, 0.2, 0.3])
-    assert gap_closed(scratch + 0.3, scratch, scratch + 0.2) == pytest.approx(1.5)
-    assert gap_closed(scratch - 0.1, scratch, scratch + 0.2) == pytest.approx(-0.5)
-
-
-@pytest.mark.parametrize("lead", [0.0, -0.1])
-def test_the_gap_closed_is_null_where_the_teacher_is_not_better(lead: float) -> None:
-    scratch = np.array([0.1, 0.2, 0.3])
-    assert gap_closed(scratch + 0.1, scratch, scratch + lead) is None
-
-
-def test_the_gap_closed_is_null_below_two_standard_errors_of_the_paired_difference() -> None:
-    scratch = np.zeros(4)
-    spread = np.array([0.3, -0.3, 0.3, -0.3])  # standard error sqrt(0.12) / 2 = 0.1732
-    assert gap_closed(scratch, scratch, spread + 0.34) is None
-    assert gap_closed(scratch, scratch, spread + 0.35) == pytest.approx(0.0)
-
-
-def test_the_standard_error_is_of_the_pairs_not_of_the_two_samples() -> None:
-    scratch = np.array([0.0, 100.0, -50.0, 7.0])  # users differ far more than models
-    assert gap_closed(scratch + 0.01, scratch, scratch + 0.02) == pytest.approx(0.5)
-
-
-def test_the_gap_closed_is_null_for_one_user() -> None:
-    assert gap_closed(np.array([0.5]), np.array([0.1]), np.array([0.9])) is None
 
 
 def test_results_hold_models_versions_and_null_for_what_does_not_exist(tmp_path: Path) -> None:
