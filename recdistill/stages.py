@@ -34,6 +34,7 @@ from recdistill.report.record import (
 from recdistill.runtime import Runtime, generator, peak_memory
 from recdistill.soft_labels.cache import FORMAT_VERSION, soft_labels
 from recdistill.soft_labels.extract import Layout
+from recdistill.soft_labels.guard import refuse_other_split
 from recdistill.store import file_hash, key_of, read_json, write_csv, write_json
 from recdistill.training.alone import Recipe, TrainedModel, describe, prepared, trained_alone
 from recdistill.training.checkpoint import save_weights
@@ -157,7 +158,7 @@ def _labels(
     }
     key = key_of({"format_version": FORMAT_VERSION, "masked": "train", "ties": "item index"} | parts)
     _note_use(stage, key)
-    return soft_labels(
+    labels = soft_labels(
         stage.cache / "soft_labels" / key,
         teacher=name,
         epoch=epoch,
@@ -169,6 +170,7 @@ def _labels(
         about={"teacher": teacher.key, "name": name, "epoch": epoch, "depth": layout.depth, "groups": groups},
         say=say,
     )
+    return refuse_other_split(labels, stage.dataset.training_view())
 
 
 def distilled(stage: Stage, plan: Plan, knowledge: Knowledge) -> tuple[Recommender, Fit]:

@@ -47,3 +47,9 @@ DEFINITIONS: dict[str, dict[str, str]] = {
     "users_worse": {"formula": "users with a lower ndcg@k than with scratch"},
     "users_equal": {"formula": "users with the same ndcg@k as with scratch"},
 }  # fmt: skip
+
+NAMES = tuple(  # of metrics, as results.json spells them
+    name
+    for name in DEFINITIONS
+    if name not in ("ranking", "average", "item_groups", "user_groups", "gap_closed") and name[:6] != "group_"
+)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from recdistill.dataset.sampling import SeenItems
-from recdistill.errors import ConfigError
+from recdistill.errors import ConfigError, DataError
 from recdistill.evaluation.accuracy import ndcg
 from recdistill.evaluation.catalogue import Items, Users
 from recdistill.evaluation.latency import latency
@@ -47,6 +47,7 @@ class Evaluator:
 
     Raises:
         ConfigError: a cut-off is larger than the catalogue.
+        DataError: popularity was counted with held-out interactions.
     """
 
     def __init__(
@@ -59,6 +60,12 @@ class Evaluator:
                 f"evaluation.cutoffs holds {max(cutoffs)}, but {dataset.name} has {n_items} items",
                 "a list cannot be longer than the catalogue",
                 f"choose cut-offs up to {n_items}: evaluation.cutoffs=[{min(min(cutoffs), n_items)}]",
+            )
+        if not torch.equal(dataset.popularity, dataset.train.popularity()):
+            raise DataError(
+                f"the popularity of {dataset.name} is not the count of its training users",
+                "a count that saw valid or test interactions tells a model, and a popularity metric, what is held out",
+                "count popularity over the training part: dataset.train.popularity()",
             )
         self.dataset, self.device = dataset, device
         self.cutoffs, self.metrics, self.stored = list(cutoffs), list(metrics), min(stored, n_items)

@@ -13,25 +13,27 @@ import numpy as np
 from recdistill.evaluation.accuracy import METRICS, discounts
 
 Array = np.ndarray
-Formula = Callable[[Array, Array, Array], Array]
-"""(hit [n, k] bool, relevant [n], length [n] of the lists, at most k) to [n] values."""
+Formula = Callable[[Array, Array], Array]
+"""(hit [n, k] bool, relevant [n]) to [n] values."""
+ListFormula = Callable[[Array, Array], Array]
+"""(hit [n, k] bool, length [n] of the lists, at most k) to [n] values."""
 Average = Callable[[Array, Array, int], float]
 """(values [n], relevant [n] cut at k, number of all users) to one number."""
 
 
-def capped_recall(hit: Array, relevant: Array, length: Array) -> Array:
+def capped_recall(hit: Array, relevant: Array) -> Array:
     """Hits / min(k, relevant)."""
     value: Array = hit.sum(1) / np.minimum(relevant, hit.shape[1])
     return value
 
 
-def precision_of_list(hit: Array, relevant: Array, length: Array) -> Array:
+def precision_of_list(hit: Array, length: Array) -> Array:
     """Hits / length of the list; 0 for an empty one."""
     value: Array = hit.sum(1) / np.maximum(length, 1)
     return value
 
 
-def ndcg_of_all_places(hit: Array, relevant: Array, length: Array) -> Array:
+def ndcg_of_all_places(hit: Array, relevant: Array) -> Array:
     """DCG over that of k hits, however few items are relevant."""
     discount = discounts(hit.shape[1])
     value: Array = (hit * discount).sum(1) / discount.sum()
@@ -59,6 +61,7 @@ class Profile:
 
     Attributes:
         formulas: by metric, where they differ from recdistill's; None where the library has no such metric.
+        list_formulas: the same where a formula needs to know how long a list is.
         averages: by metric, where they differ from `average`.
         average: of the other metrics.
         notes: what differs and what cannot be changed, in sentences.
@@ -66,6 +69,7 @@ class Profile:
 
     notes: tuple[str, ...]
     formulas: Mapping[str, Formula | None] = field(default_factory=dict)
+    list_formulas: Mapping[str, ListFormula] = field(default_factory=dict)
     averages: Mapping[str, Average] = field(default_factory=dict)
     average: Average = over_users
 
@@ -73,15 +77,15 @@ class Profile:
         """One accuracy metric at k = hit.shape[1]; None where the library has none of that name.
 
         Shapes:
-            hit: [n, k] bool. relevant, length: [n].
+            hit: [n, k] bool. relevant, length: [n]; of `length` only `list_formulas` make use.
         """
-        if metric in self.formulas:
-            formula = self.formulas[metric]
+        if metric in self.list_formulas:
+            values = self.list_formulas[metric](hit, length)
+        else:
+            formula = self.formulas.get(metric, METRICS[metric])
             if formula is None:
                 return None
-            values = formula(hit, relevant, length)
-        else:
-            values = METRICS[metric](hit, relevant)
+            values = formula(hit, relevant)
         average = self.averages.get(metric, self.average)
         return average(values, np.minimum(relevant, hit.shape[1]), n_users)
 
@@ -90,7 +94,8 @@ RECDISTILL = Profile(notes=())
 PROFILES = {
     "recbole": Profile(notes=("recbole: recdistill's formulas and averages are the same.",)),
     "lenskit": Profile(
-        formulas={"recall": capped_recall, "precision": precision_of_list},
+        formulas={"recall": capped_recall},
+        list_formulas={"precision": precision_of_list},
         notes=(
             "lenskit: recall = hits / min(k, relevant); precision = hits / length of the list.",
             "Not changed: the candidates, which LensKit leaves to its user (here: without train and valid items).",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,21 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recdistill.errors import CacheError, ConfigError
+from recdistill.errors import CacheError
 from recdistill.evaluation.catalogue import KINDS, TAILS, Items, Users
 from recdistill.evaluation.distillation import distillation
 from recdistill.evaluation.measures import Ranked, Values, hits, measure
-from recdistill.store import read_json
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What a finished run stored; tables are read when they are asked for."""
+    """What a finished run stored, beside its results.json; tables are read when they are asked for."""
 
     folder: Path
-    results: dict[str, Any]
+    results: Mapping[str, Any]
 
     @cached_property
     def items(self) -> Items:
@@ -52,16 +51,20 @@ class StoredRun:
     def ranked(self, model: str) -> Ranked:
         """One model's lists, and the ranks of its held-out items."""
         user_ids, item_ids = (self._table(f"{name}s")[f"{name}_id"] for name in ("user", "item"))
-        ranks = self._table("ranks", model)
-        owner, relevant = _positions(ranks["user_id"], user_ids), _positions(ranks["item_id"], item_ids)
-        rank = _integers(ranks["rank"])
-        user, row = np.unique(owner, return_inverse=True)
-        lists = self._table("topk", model)
+        ranks, lists = self._table("ranks", model), self._table("topk", model)
+        relevant, rank = _positions(ranks["item_id"], item_ids), _integers(ranks["rank"])
+        user, row = np.unique(_positions(ranks["user_id"], user_ids), return_inverse=True)
         listed = np.searchsorted(user, _positions(lists["user_id"], user_ids))
         item = np.zeros((len(user), self.depth), np.int64)
         item[listed, _integers(lists["rank"]) - 1] = _positions(lists["item_id"], item_ids)
         length = np.bincount(listed, minlength=len(user))
         return Ranked(user, item, length, hits(row, rank, *item.shape), row, relevant, rank)
+
+    def ranks(self, model: str) -> tuple[Array, Array]:
+        """Row (0 to n - 1, a number per user) and rank [m] of every held-out item; runs of all versions have them."""
+        table = self._table("ranks", model)
+        codes = table["user_id"].unify_dictionaries().combine_chunks().indices.to_numpy()
+        return np.unique(codes, return_inverse=True)[1], _integers(table["rank"])
 
     def _table(self, name: str, model: str | None = None) -> pa.Table:
         path = self.folder / f"{name}.parquet"
@@ -69,33 +72,10 @@ class StoredRun:
             return pq.read_table(path, filters=None if model is None else pc.field("model") == model)
         except (OSError, pa.ArrowInvalid) as error:
             raise CacheError(
-                f"cannot read {path}: {error}",
+                f"there is no {path}" if not path.is_file() else f"cannot read {path}: {error}",
                 "metrics are made again from the tables that a run stores; earlier versions stored fewer",
-                "repeat the run with this version",
+                "repeat the run with this version, or ask only for metrics of ranks: --metrics ndcg,recall",
             ) from error
-
-
-def open_run(folder: Path) -> StoredRun:
-    """A finished run whose test part was read.
-
-    Raises:
-        ConfigError: it is no finished run, or test was not read.
-        CacheError: its files cannot be read.
-    """
-    if not (folder / "results.json").is_file():
-        raise ConfigError(
-            f"{folder} holds no results.json",
-            "a finished run leaves one in its folder",
-            "name the folder of a run, such as outputs/runs/DATE_TIME_...; recdistill compare lists them",
-        )
-    results = read_json(folder / "results.json")
-    if not results["config"]["evaluation"]["test"]:
-        raise ConfigError(
-            f"{folder} was run with evaluation.test=false",
-            "lists and ranks are stored of test users",
-            "repeat the run with evaluation.test=true once its settings are chosen",
-        )
-    return StoredRun(folder, results)
 
 
 def remade(run: StoredRun, cutoffs: Sequence[int], metrics: Sequence[str]) -> tuple[dict[str, Values], dict[str, Any]]:
