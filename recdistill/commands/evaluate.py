@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from recdistill.commands.parser import Parser
 from recdistill.errors import ConfigError
 from recdistill.evaluation.accuracy import METRICS
 from recdistill.evaluation.profiles import PROFILES, RECDISTILL
@@ -24,9 +25,7 @@ def evaluate(words: Sequence[str]) -> int:
     Raises:
         ConfigError: the folder is no finished run, a metric is unknown, or a cut-off is beyond what is stored.
     """
-    parser = argparse.ArgumentParser(
-        "recdistill evaluate", description="Score a run's stored lists and ranks again: no model, no GPU."
-    )
+    parser = Parser("recdistill evaluate", description="Score a run's stored lists and ranks again: no model, no GPU.")
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--k", type=_numbers, help="cut-offs, such as 5,50 (default: the run's)")
     parser.add_argument(
