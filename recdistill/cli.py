@@ -13,6 +13,7 @@ VERBS = {
     "train": "run an experiment: recdistill train [GROUP=NAME] [KEY=VALUE] [-m]",
     "list": "the choices of a group: recdistill list [GROUP]",
     "compare": "one table over runs: recdistill compare [DIR ...]",
+    "evaluate": "other cut-offs, metrics and conventions: recdistill evaluate RUN [--k 5,50]",
     "study": "tune with equal budgets, then run over seeds: recdistill study FILE",
     "explain": "every setting of one choice: recdistill explain GROUP=NAME",
     "datasets": "data sets by name and files of your own: recdistill datasets ls|describe|fetch",
@@ -86,6 +87,10 @@ def _dispatch(verb: str, words: list[str]) -> int:
         from recdistill.commands.compare import compare_runs
 
         return compare_runs(words)
+    if verb == "evaluate":
+        from recdistill.commands.evaluate import evaluate
+
+        return evaluate(words)
     if verb == "study":
         from recdistill.commands.study import study
 

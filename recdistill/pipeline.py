@@ -48,8 +48,8 @@ def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
     with clock("student"):
         student, history = stages.distilled(stage, plan, knowledge)
     with clock("evaluation"):
-        models = stages.evaluated(stage, plan, teachers, scratch, student, history)
-    return stages.recorded(stage, plan, models, teachers, knowledge, student, history, clock)
+        found = stages.evaluated(stage, plan, teachers, scratch, student, history)
+    return stages.recorded(stage, plan, found, teachers, knowledge, student, history, clock)
 
 
 def finished_before(plan: Plan, folder: Path) -> tuple[Path, float] | None:

@@ -14,24 +14,27 @@ import torch
 
 from recdistill.build import Plan
 from recdistill.dataset.popularity import popularity_groups
-from recdistill.evaluation.accuracy import DEFINITIONS
-from recdistill.evaluation.evaluator import Evaluator, overlap
+from recdistill.evaluation.definitions import DEFINITIONS
+from recdistill.evaluation.distillation import distillation
+from recdistill.evaluation.evaluator import Evaluator
+from recdistill.evaluation.measures import Ranked
 from recdistill.models.base import Recommender
 from recdistill.models.mostpop import MostPop
 from recdistill.ranking import HeldOutRanks
 from recdistill.report.progress import say, training_progress
 from recdistill.report.record import (
+    Catalogue,
     Lists,
     ModelRecord,
     Ranks,
     environment,
-    gap_closed,
     write_results,
     write_tables,
 )
 from recdistill.runtime import Runtime, generator, peak_memory
 from recdistill.soft_labels.cache import FORMAT_VERSION, soft_labels
 from recdistill.soft_labels.extract import Layout
+from recdistill.soft_labels.guard import refuse_other_split
 from recdistill.store import file_hash, key_of, read_json, write_csv, write_json
 from recdistill.training.alone import Recipe, TrainedModel, describe, prepared, trained_alone
 from recdistill.training.checkpoint import save_weights
@@ -155,7 +158,7 @@ def _labels(
     }
     key = key_of({"format_version": FORMAT_VERSION, "masked": "train", "ties": "item index"} | parts)
     _note_use(stage, key)
-    return soft_labels(
+    labels = soft_labels(
         stage.cache / "soft_labels" / key,
         teacher=name,
         epoch=epoch,
@@ -167,6 +170,7 @@ def _labels(
         about={"teacher": teacher.key, "name": name, "epoch": epoch, "depth": layout.depth, "groups": groups},
         say=say,
     )
+    return refuse_other_split(labels, stage.dataset.training_view())
 
 
 def distilled(stage: Stage, plan: Plan, knowledge: Knowledge) -> tuple[Recommender, Fit]:
@@ -197,6 +201,14 @@ def _checkpoint(stage: Stage, plan: Plan, knowledge: Knowledge) -> Path:
     return stage.folder / f"checkpoint.{key}.safetensors"
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What is recorded of every model, and what joins the run's `distillation` section."""
+
+    models: dict[str, ModelRecord]
+    distillation: dict[str, Any]
+
+
 def evaluated(
     stage: Stage,
     plan: Plan,
@@ -204,37 +216,54 @@ def evaluated(
     scratch: TrainedModel | None,
     student: Recommender,
     history: Fit,
-) -> dict[str, ModelRecord]:
+) -> Evaluated:
     """Every model on valid and test; one stored model at a time is in memory."""
     kept = {"teacher" if len(teachers) == 1 else f"teacher.{name}": model for name, model in teachers.items()}
     if scratch is not None:
         kept["scratch"] = scratch
     splits = ("valid", "test") if plan.config.evaluation.test else ("valid",)
-    records = {}
+    records, rankings = {}, {}
+
+    def keep(name: str, model: Recommender, about: dict[str, Any]) -> None:
+        records[name], rankings[name] = _record(stage, model, splits, about)
+
     for name, trained in kept.items():
         where = {"key": trained.key, "folder": str(trained.folder), "seconds": trained.seconds}
         epochs = {"epochs": trained.epochs, "best_epoch": trained.best_epoch}
-        records[name] = _record(stage, trained.load(None), splits, epochs | where)
+        keep(name, trained.load(None), epochs | where)
     for name, model in plan.distiller.trained_models(student).items():
         epochs = {"epochs": history.epochs, "best_epoch": history.best_epoch}
-        records[name if name == "student" else f"trained.{name}"] = _record(stage, model, splits, epochs)
+        keep(name if name == "student" else f"trained.{name}", model, epochs)
     mostpop = MostPop()
     mostpop.prepare(stage.dataset.training_view(), generator(0, "mostpop"))
-    records["mostpop"] = _record(stage, mostpop.to(stage.runtime.device), splits, {"epochs": 0})
-    return records
+    keep("mostpop", mostpop.to(stage.runtime.device), {"epochs": 0})
+    if splits[-1] != "test":
+        return Evaluated(records, {})
+    per_user = {name: record.per_user["test"] for name, record in records.items()}
+    evaluator = stage.evaluator
+    more, bought = distillation(rankings, per_user, evaluator.items, evaluator.users, evaluator.cutoffs)
+    for name, values in more.items():
+        metrics = {**records[name].metrics, **{f"test/{metric}": value for metric, value in values.items()}}
+        records[name] = replace(records[name], metrics=metrics)
+    return Evaluated(records, bought)
 
 
-def _record(stage: Stage, model: Recommender, splits: Sequence[str], about: dict[str, Any]) -> ModelRecord:
+def _record(
+    stage: Stage, model: Recommender, splits: Sequence[str], about: dict[str, Any]
+) -> tuple[ModelRecord, Ranked]:
+    """A model's record, and its lists and ranks on the last split."""
     parameters = list(model.parameters())
     found = {split: stage.evaluator.evaluate(model, split) for split in splits}
     last = found[splits[-1]]
-    return ModelRecord(
+    record = ModelRecord(
         about={
             "kind": type(model).__name__.lower(),
             "dim": getattr(model, "dim", None),
             "parameters": sum(p.numel() for p in parameters),
             "bytes": sum(p.numel() * p.element_size() for p in parameters),
             "users_without_relevant": last.result.users_without_relevant,
+            "users_per_second": len(last.result.user) / last.seconds,
+            "latency": stage.evaluator.latency(model),
             **about,
         },
         metrics={
@@ -245,6 +274,7 @@ def _record(stage: Stage, model: Recommender, splits: Sequence[str], about: dict
         lists=None if last.ranks is None else Lists(*_arrays(last.lists)),
         ranks=None if last.ranks is None else Ranks(*_arrays(last.ranks)),
     )
+    return record, last.ranked
 
 
 def _arrays(record: TopK | HeldOutRanks) -> Iterator[np.ndarray]:
@@ -255,7 +285,7 @@ def _arrays(record: TopK | HeldOutRanks) -> Iterator[np.ndarray]:
 def recorded(
     stage: Stage,
     plan: Plan,
-    models: dict[str, ModelRecord],
+    evaluated: Evaluated,
     teachers: dict[str, TrainedModel],
     knowledge: Knowledge,
     student: Recommender,
@@ -264,8 +294,10 @@ def recorded(
 ) -> dict[str, Any]:
     """Write the files of the run folder; results.json comes last."""
     dataset, runtime, folder = stage.dataset, stage.runtime, stage.folder
+    models = dict(evaluated.models)
     write_csv(folder / "history.csv", history.history)
-    write_tables(folder, models, dataset.user_ids, dataset.item_ids)
+    users, items = stage.evaluator.users.columns(), stage.evaluator.items.columns()
+    write_tables(folder, models, Catalogue(dataset.user_ids, dataset.item_ids, users, items))
     key = _write_student(folder, plan, stage, student, history, clock)
     models["student"] = replace(models["student"], about={**models["student"].about, "key": key})
     write_json(folder / "env.json", environment())
@@ -294,9 +326,12 @@ def recorded(
                 "n_train": len(dataset.train),
                 "n_valid": len(dataset.valid),
                 "n_test": len(dataset.test),
+                "item_groups": stage.evaluator.items.shares(
+                    dataset.test.item.numpy() if plan.config.evaluation.test else None
+                ),
             },
             "config": config,
-            "distillation": _distillation(plan, models),
+            "distillation": _distiller(plan) | evaluated.distillation,
             "definitions": DEFINITIONS,
             "fingerprints": {
                 "config": config_fingerprint(plan),
@@ -337,21 +372,6 @@ def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender,
     return key
 
 
-def _distillation(plan: Plan, models: dict[str, ModelRecord]) -> dict[str, Any]:
-    """What distillation bought: gap closed per metric, and overlap with the teacher's lists."""
-    record: dict[str, Any] = {"name": type(plan.distiller).__module__.rpartition(".")[2], **plan.distiller.to_record()}
-    k = max(plan.config.evaluation.cutoffs)
-    student, teacher, scratch = (models.get(name) for name in ("student", "teacher", "scratch"))
-    if student is None or teacher is None or student.lists is None or teacher.lists is None:
-        return record  # several teachers, or test was not read
-    record[f"overlap@{k}"] = overlap(_top(student.lists), _top(teacher.lists), k)
-    if scratch is not None:
-        record["gap_closed"] = {
-            f"test/{name}": gap_closed(value, scratch.per_user["test"][name], teacher.per_user["test"][name])
-            for name, value in student.per_user["test"].items()
-        }
-    return record
-
-
-def _top(lists: Lists) -> TopK:
-    return TopK(*(torch.from_numpy(value) for value in (lists.user, lists.item, lists.score, lists.length)))
+def _distiller(plan: Plan) -> dict[str, Any]:
+    """The method's name, and what it tells of itself."""
+    return {"name": type(plan.distiller).__module__.rpartition(".")[2], **plan.distiller.to_record()}

@@ -13,6 +13,12 @@ import numpy as np
 Array = np.ndarray
 
 
+def discounts(k: int) -> Array:
+    """[k] float64: 1 / log2(rank + 1)."""
+    value: Array = 1 / np.log2(np.arange(2, k + 2))
+    return value
+
+
 def recall(hit: Array, relevant: Array) -> Array:
     """Hits / relevant."""
     value: Array = hit.sum(1) / relevant
@@ -37,7 +43,7 @@ def ndcg(hit: Array, relevant: Array) -> Array:
         >>> round(float(ndcg(np.array([[1, 0, 1]], bool), np.array([2]))[0]), 6)
         0.919721
     """
-    discount = 1 / np.log2(np.arange(2, hit.shape[1] + 2))
+    discount = discounts(hit.shape[1])
     ideal = discount.cumsum()
     value: Array = (hit * discount).sum(1) / ideal[np.minimum(relevant, hit.shape[1]) - 1]
     return value
@@ -62,17 +68,4 @@ METRICS: dict[str, Callable[[Array, Array], Array]] = {
     "precision": precision,
     "mrr": mrr,
     "map": average_precision,
-}
-
-DEFINITIONS: dict[str, dict[str, str]] = {
-    "recall": {"formula": "hits / relevant"},
-    "ndcg": {"discount": "1/log2(rank+1)", "ideal": "min(k, relevant)", "gain": "binary"},
-    "hit": {"formula": "at least one hit"},
-    "precision": {"formula": "hits / k"},
-    "mrr": {"formula": "1/rank of the first hit, else 0"},
-    "map": {"formula": "sum of precision at the hits / min(k, relevant)"},
-    "poplift": {"formula": "(GAP of lists - GAP of profiles) / GAP of profiles", "popularity": "distinct train users"},
-    "group_recall": {"formula": "macro: mean over users with a relevant item in the group of hits / relevant in it"},
-    "ranking": {"candidates": "all items unseen in train (valid) or in train and valid (test)", "ties": "item index"},
-    "average": {"over": "users with at least one relevant item"},
 }

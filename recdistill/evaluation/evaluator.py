@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,12 @@ import numpy as np
 import torch
 
 from recdistill.dataset.sampling import SeenItems
-from recdistill.errors import ConfigError
-from recdistill.evaluation.accuracy import METRICS, ndcg
-from recdistill.evaluation.popularity_bias import group_recall, list_means, popularity_lift, profile_means
+from recdistill.errors import ConfigError, DataError
+from recdistill.evaluation.accuracy import ndcg
+from recdistill.evaluation.catalogue import Items, Users
+from recdistill.evaluation.latency import latency
+from recdistill.evaluation.measures import Ranked, measure
+from recdistill.evaluation.popularity_bias import inside
 from recdistill.models.base import Recommender
 from recdistill.ranking import HeldOutRanks, top_k, top_k_and_ranks
 from recdistill.types import Dataset, EvalResult, Interactions, TopK
@@ -19,11 +23,16 @@ from recdistill.types import Dataset, EvalResult, Interactions, TopK
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one split: metrics, the stored lists, and the ranks of held-out items (test only)."""
+    """One model on one split: metrics, the stored lists, and the ranks of held-out items (test only).
+
+    `ranked` holds the same lists and ranks as arrays; `seconds` is what ranking took, without metrics.
+    """
 
     result: EvalResult
     lists: TopK
     ranks: HeldOutRanks | None
+    ranked: Ranked
+    seconds: float
 
 
 class Evaluator:
@@ -38,6 +47,7 @@ class Evaluator:
 
     Raises:
         ConfigError: a cut-off is larger than the catalogue.
+        DataError: popularity was counted with held-out interactions.
     """
 
     def __init__(
@@ -51,6 +61,12 @@ class Evaluator:
                 "a list cannot be longer than the catalogue",
                 f"choose cut-offs up to {n_items}: evaluation.cutoffs=[{min(min(cutoffs), n_items)}]",
             )
+        if not torch.equal(dataset.popularity, dataset.train.popularity()):
+            raise DataError(
+                f"the popularity of {dataset.name} is not the count of its training users",
+                "a count that saw valid or test interactions tells a model, and a popularity metric, what is held out",
+                "count popularity over the training part: dataset.train.popularity()",
+            )
         self.dataset, self.device = dataset, device
         self.cutoffs, self.metrics, self.stored = list(cutoffs), list(metrics), min(stored, n_items)
         self.primary = max(cutoffs)
@@ -58,8 +74,8 @@ class Evaluator:
         self._seen = {"valid": SeenItems(train, device), "test": SeenItems(_union(train, valid), device)}
         self._held_out = {"valid": valid, "test": dataset.test}
         self._user = {name: torch.unique_consecutive(part.user) for name, part in self._held_out.items()}
-        self._popularity = dataset.popularity.numpy()
-        self._profile = profile_means(self._popularity, train.user.numpy(), train.item.numpy(), train.n_users)
+        self.items = Items.of(dataset.popularity.numpy(), dataset.group.numpy())
+        self.users = Users.of(self.items, train.user.numpy(), train.item.numpy(), train.n_users)
 
     def validate(self, model: Recommender) -> float:
         """valid/ndcg at the largest cut-off; what models are selected by."""
@@ -67,13 +83,14 @@ class Evaluator:
         lists = top_k(
             model.scorer(), self._seen["valid"], user.to(self.device), self.dataset.train.n_items, self.primary
         )
-        hit, relevant = self._hits(lists, "valid")
-        return float(ndcg(hit, relevant).mean())
+        ranked = self._ranked(lists.item.cpu().numpy(), lists.length.cpu().numpy(), None, "valid")
+        return float(ndcg(ranked.hit, ranked.n_relevant).mean())
 
     def evaluate(self, model: Recommender, split: str) -> Evaluation:
         """All metrics on `valid` or `test`; on test also the ranks of the held-out items."""
         user, n_items = self._user[split].to(self.device), self.dataset.train.n_items
         model.eval()
+        started = time.perf_counter()
         with torch.no_grad():
             scorer = model.scorer()
             if split == "test":
@@ -82,46 +99,28 @@ class Evaluator:
                 )
             else:
                 lists, ranks = top_k(scorer, self._seen[split], user, n_items, self.primary), None
-        return Evaluation(self._result(lists, split), lists, ranks)
+        item, length = lists.item.cpu().numpy(), lists.length.cpu().numpy()  # waits for the device
+        seconds = time.perf_counter() - started
+        ranked = self._ranked(item, length, ranks, split)
+        overall, per_user = measure(ranked, self.items, self.users, self.cutoffs, self.metrics)
+        result = EvalResult(overall, per_user, ranked.user, self.dataset.train.n_users - len(ranked.user))
+        return Evaluation(result, lists, ranks, ranked, seconds)
 
-    def _result(self, lists: TopK, split: str) -> EvalResult:
-        hit, relevant = self._hits(lists, split)
-        per_user = {f"{name}@{k}": METRICS[name](hit[:, :k], relevant) for k in self.cutoffs for name in self.metrics}
-        overall: dict[str, float | None] = {name: float(value.mean()) for name, value in per_user.items()}
-        item, length, user = lists.item.cpu().numpy(), lists.length.cpu().numpy(), self._user[split].numpy()
-        for k in self.cutoffs:
-            recommended = list_means(self._popularity, item[:, :k], np.minimum(length, k))
-            overall[f"poplift@{k}"] = popularity_lift(recommended, self._profile[user])
-            overall |= self._group_recalls(item[:, :k], hit[:, :k], split, k)
-        return EvalResult(overall, per_user, user, self.dataset.train.n_users - len(user))
+    def latency(self, model: Recommender) -> dict[str, dict[str, float]]:
+        """Seconds for the top 20 of one user and of a batch, as `latency.latency` measures them."""
+        user = self._user["valid"].to(self.device)
+        return latency(model, self._seen["valid"], user, self.dataset.train.n_items)
 
-    def _group_recalls(self, item: np.ndarray, hit: np.ndarray, split: str, k: int) -> dict[str, float | None]:
-        held_out, user, group = self._held_out[split], self._user[split], self.dataset.group.numpy()
+    def _ranked(self, item: np.ndarray, length: np.ndarray, ranks: HeldOutRanks | None, split: str) -> Ranked:
+        """Lists [n, K] beside what was held out."""
+        held_out, user = self._held_out[split], self._user[split]
+        key = (held_out.user * held_out.n_items + held_out.item).numpy()  # sorted: interactions are
+        wanted = user.numpy()[:, None] * held_out.n_items + item
+        place = np.searchsorted(key, wanted).clip(max=len(key) - 1)
+        hit = (key[place] == wanted) & inside(item, length)
         row = torch.searchsorted(user, held_out.user).numpy()
-        recalls = {}
-        for g in range(int(group.max()) + 1):
-            relevant = np.bincount(row[group[held_out.item.numpy()] == g], minlength=len(user))
-            recalls[f"recall@{k}/group={g}"] = group_recall((hit & (group[item] == g)).sum(1), relevant)
-        return recalls
-
-    def _hits(self, lists: TopK, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Hit [n, K] bool and relevant [n] int."""
-        held_out = self._held_out[split]
-        item, length = lists.item.cpu(), lists.length.cpu()
-        key = held_out.user * held_out.n_items + held_out.item  # sorted: interactions are
-        wanted = (self._user[split] * held_out.n_items).unsqueeze(1) + item
-        place = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
-        hit = (key[place] == wanted) & (torch.arange(item.shape[1]) < length.unsqueeze(1))
-        relevant = held_out.user.bincount(minlength=held_out.n_users)[self._user[split]]
-        return hit.numpy(), relevant.numpy()
-
-
-def overlap(lists: TopK, other: TopK, k: int) -> float:
-    """Mean share of the first k items that two models' lists of the same users have in common."""
-    inside = (torch.arange(k) < lists.length.cpu().unsqueeze(1)).unsqueeze(2)
-    same = (lists.item[:, :k].cpu().unsqueeze(2) == other.item[:, :k].cpu().unsqueeze(1)) & inside
-    same &= (torch.arange(k) < other.length.cpu().unsqueeze(1)).unsqueeze(1)
-    return float((same.any(2).sum(1) / k).double().mean())
+        rank = None if ranks is None else ranks.rank.numpy()
+        return Ranked(user.numpy(), item, length, hit, row, held_out.item.numpy(), rank)
 
 
 def _union(train: Interactions, valid: Interactions) -> Interactions:

@@ -1,4 +1,4 @@
-"""Popularity metrics, from lists and training counts only."""
+"""Popularity metrics, from lists and training counts only; a value that does not exist is None, never 0."""
 
 from __future__ import annotations
 
@@ -7,47 +7,102 @@ import numpy as np
 Array = np.ndarray
 
 
-def list_means(popularity: Array, item: Array, length: Array) -> Array:
-    """Mean popularity of each list; NaN for an empty one.
+def inside(item: Array, length: Array) -> Array:
+    """[n, K] bool: which entries of padded lists are items."""
+    mask: Array = np.arange(item.shape[1]) < length[:, None]
+    return mask
+
+
+def list_means(value: Array, item: Array, length: Array) -> Array:
+    """Mean over each list of a value per item; NaN for an empty list.
 
     Shapes:
-        popularity: [I]. item: [n, K]. length: [n], valid entries. Returns: [n] float64.
+        value: [I]. item: [n, K]. length: [n], valid entries. Returns: [n] float64.
     """
-    inside = np.arange(item.shape[1]) < length[:, None]
-    total = (popularity[item] * inside).sum(1, dtype=np.float64)
+    total = (value[item] * inside(item, length)).sum(1, dtype=np.float64)
     mean: Array = np.divide(total, length, out=np.full(len(length), np.nan), where=length > 0)
     return mean
 
 
-def profile_means(popularity: Array, user: Array, item: Array, n_users: int) -> Array:
-    """Mean popularity of each user's training items; NaN for a user without any.
-
-    Shapes:
-        user, item: [n] training interactions. Returns: [U] float64.
-    """
-    count = np.bincount(user, minlength=n_users)
-    total = np.bincount(user, popularity[item].astype(np.float64), minlength=n_users)
-    mean: Array = np.divide(total, count, out=np.full(n_users, np.nan), where=count > 0)
-    return mean
+def mean(value: Array) -> float | None:
+    """Mean of what is not NaN; None where nothing is left."""
+    there = value[~np.isnan(value)]
+    return float(there.mean()) if len(there) else None
 
 
-def popularity_lift(recommended: Array, profile: Array) -> float | None:
+def popularity_lift(recommended: Array, base: Array) -> float | None:
     """(GAP_q - GAP_p) / GAP_p: a ratio of means over users, not a mean of ratios; positive = amplified popularity.
 
     Source: Abdollahpouri et al., RecSys 2020. Users with an empty list or profile are dropped from both means.
 
     Shapes:
-        recommended, profile: [n] mean popularity of each user's list and of the training items.
-        Returns: None if nobody is left.
+        recommended: [n] mean popularity of each user's list. base: [n] that of the training items, or of another
+        model's list. Returns: None if nobody is left.
 
     Example:
         >>> round(popularity_lift(np.array([0.55, 0.7, 0.45]), np.array([0.7, 0.25, 0.45])), 6)
         0.214286
     """
-    both = ~np.isnan(recommended) & ~np.isnan(profile)
-    if not both.any() or profile[both].mean() == 0:
+    both = ~np.isnan(recommended) & ~np.isnan(base)
+    if not both.any() or base[both].mean() == 0:
         return None
-    return float(recommended[both].mean() / profile[both].mean() - 1)
+    return float(recommended[both].mean() / base[both].mean() - 1)
+
+
+def frequencies(item: Array, length: Array, n_items: int) -> Array:
+    """[I] int64: in how many lists each item stands."""
+    return np.bincount(item[inside(item, length)], minlength=n_items)
+
+
+def tail_counts(tail: Array, item: Array, length: Array) -> Array:
+    """[n] float64: items of each list that lie in the long tail (`tail`: [I] bool); NaN for an empty list."""
+    count = (tail[item] & inside(item, length)).sum(1)
+    return np.where(length > 0, count, np.nan)
+
+
+def coverage(frequency: Array, part: Array | None = None) -> float | None:
+    """Share of the catalogue, or of a part of it ([I] bool), that stands in any list; None for an empty part."""
+    shown = frequency > 0 if part is None else frequency[part] > 0
+    return float(shown.mean()) if len(shown) else None
+
+
+def gini(frequency: Array) -> float | None:
+    """Gini index of exposure: sum_j (2j - n - 1) x_j / (n sum x), x rising; 0 = equal, items never shown included.
+
+    None without exposure; 0 for one item. Times n / (n - 1) it would reach 1.
+
+    Example:
+        >>> round(gini(np.array([2, 2, 2, 0, 0])), 6)
+        0.4
+    """
+    total, n = frequency.sum(), len(frequency)
+    if total == 0:
+        return None
+    return float((2 * np.arange(1, n + 1) - n - 1) @ np.sort(frequency) / (n * total))
+
+
+def entropy(frequency: Array) -> float | None:
+    """-sum p log p of exposure shares, in nats, with 0 log 0 = 0; None without exposure."""
+    if frequency.sum() == 0:
+        return None
+    share = frequency[frequency > 0] / frequency.sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def divergence_from_uniform(frequency: Array) -> float | None:
+    """Kullback-Leibler divergence of exposure from equal exposure: log I - entropy; None without exposure."""
+    spread = entropy(frequency)
+    return None if spread is None else float(np.log(len(frequency)) - spread)
+
+
+def exposure(frequency: Array, part: Array) -> float | None:
+    """Share of all places in lists that a part of the catalogue takes; None for an empty part or without exposure.
+
+    Shapes:
+        frequency: [I]. part: [I] bool.
+    """
+    total = frequency.sum()
+    return float(frequency[part].sum() / total) if total > 0 and part.any() else None
 
 
 def group_recall(hit_in_group: Array, relevant_in_group: Array) -> float | None:
@@ -58,3 +113,73 @@ def group_recall(hit_in_group: Array, relevant_in_group: Array) -> float | None:
     """
     has = relevant_in_group > 0
     return float((hit_in_group[has] / relevant_in_group[has]).mean()) if has.any() else None
+
+
+def group_recall_micro(hit_in_group: Array, relevant_in_group: Array) -> float | None:
+    """All hits in a group / all relevant items in it; shapes and None as in `group_recall`."""
+    total = relevant_in_group.sum()
+    return float(hit_in_group.sum() / total) if total > 0 else None
+
+
+def group_recall_all_users(hit_in_group: Array, relevant_in_group: Array) -> float | None:
+    """As the authors of UnKD average: users without a relevant item in the group count 0; otherwise `group_recall`."""
+    macro = group_recall(hit_in_group, relevant_in_group)
+    return None if macro is None else macro * float((relevant_in_group > 0).mean())
+
+
+def popularity_rank_correlation_by_user(popularity: Array, row: Array, rank: Array) -> float | None:
+    """PRU: minus the mean over users of Spearman's correlation of popularity and rank of the user's relevant items.
+
+    Positive: of the relevant items the popular ones stand higher. Users whose correlation does not exist (one item,
+    equal popularities) are left out. Source: Zhu et al., WSDM 2021.
+
+    Shapes:
+        popularity, rank: [m] of each relevant item. row: [m] its user.
+
+    Example:
+        >>> popularity_rank_correlation_by_user(np.array([9, 5, 2]), np.zeros(3, int), np.array([1, 4, 3]))
+        0.5
+    """
+    found = mean(_spearman(row, popularity, rank))
+    return None if found is None else -found
+
+
+def popularity_rank_correlation_by_item(popularity: Array, item: Array, rank: Array) -> float | None:
+    """PRI: minus Spearman's correlation, over items, of popularity and mean rank where the item is relevant.
+
+    Source: Zhu et al., WSDM 2021.
+
+    Shapes:
+        popularity: [I]. item, rank: [m] of each relevant item.
+    """
+    count = np.bincount(item, minlength=len(popularity))
+    relevant = count > 0
+    mean_rank = np.bincount(item, rank, minlength=len(popularity))[relevant] / count[relevant]
+    found = mean(_spearman(np.zeros(len(mean_rank), np.int64), popularity[relevant], mean_rank))
+    return None if found is None else -found
+
+
+def _spearman(row: Array, one: Array, other: Array) -> Array:
+    """[rows] Spearman's correlation within each row of `one` and `other` [m]; NaN where it does not exist."""
+    count = np.bincount(row)
+    centred = [_average_ranks(row, value) - (count[row] + 1) / 2 for value in (one, other)]
+    product = np.bincount(row, centred[0] * centred[1])
+    norm = np.sqrt(np.bincount(row, centred[0] ** 2) * np.bincount(row, centred[1] ** 2))
+    correlation: Array = np.divide(product, norm, out=np.full(len(count), np.nan), where=norm > 0)
+    return correlation
+
+
+def _average_ranks(row: Array, value: Array) -> Array:
+    """[m] rank of each value within its row, from 1; equal values share their mean rank."""
+    if not len(row):
+        return np.zeros(0)
+    order = np.lexsort((value, row))
+    ordered_row, ordered = row[order], value[order]
+    new = np.r_[True, (np.diff(ordered) != 0) | (np.diff(ordered_row) != 0)]
+    run = new.cumsum() - 1
+    first = new.nonzero()[0]
+    last = np.r_[first[1:], len(row)] - 1
+    start = np.searchsorted(ordered_row, ordered_row)
+    ranks = np.empty(len(row))
+    ranks[order] = (first[run] + last[run]) / 2 - start + 1
+    return ranks

@@ -142,8 +142,25 @@ class ModelRecord:
     ranks: Ranks | None
 
 
-def write_tables(folder: Path, models: Mapping[str, ModelRecord], user_ids: np.ndarray, item_ids: np.ndarray) -> None:
-    """`per_user.parquet`, `topk.parquet` and `ranks.parquet` of a run."""
+@dataclass(frozen=True)
+class Catalogue:
+    """Users and items of a run: their original ids, and a column [U] or [I] for each thing known of them."""
+
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    users: Mapping[str, np.ndarray]
+    items: Mapping[str, np.ndarray]
+
+
+def write_tables(folder: Path, models: Mapping[str, ModelRecord], catalogue: Catalogue) -> None:
+    """The Parquet files of a run: `per_user`, `users`, `items`, and where test was read `topk` and `ranks`.
+
+    Without the models and the cache, all metrics of the test part can be computed from them again.
+    """
+    user_ids, item_ids = catalogue.user_ids, catalogue.item_ids
+    for name, ids, columns in (("user", user_ids, catalogue.users), ("item", item_ids, catalogue.items)):
+        table = {f"{name}_id": pa.array(ids, pa.string())} | {key: pa.array(value) for key, value in columns.items()}
+        write_parquet(folder / f"{name}s.parquet", [pa.table(table)])
     write_parquet(
         folder / "per_user.parquet",
         (
@@ -221,18 +238,3 @@ def per_user_table(
         "user_id": ids_column(user, user_ids),
     }
     return pa.table(columns | {name: pa.array(value) for name, value in values.items()})
-
-
-def gap_closed(student: np.ndarray, scratch: np.ndarray, teacher: np.ndarray) -> float | None:
-    """(student - scratch) / (teacher - scratch) of a metric's means over users.
-
-    None where the teacher is not better than scratch, or not by two standard errors of the paired difference.
-
-    Shapes:
-        student, scratch, teacher: [n] values of the same users.
-    """
-    gap = teacher - scratch
-    error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.inf
-    if gap.mean() <= 0 or gap.mean() < 2 * error:
-        return None
-    return float((student.mean() - scratch.mean()) / gap.mean())

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, P, R, Success, nDCG
 
-from recdistill.evaluation.accuracy import DEFINITIONS, METRICS
+from recdistill.evaluation.accuracy import METRICS
+from recdistill.evaluation.definitions import DEFINITIONS
 
 HITS = st.lists(st.booleans(), min_size=1, max_size=12)
 ORACLE = {"recall": R, "ndcg": nDCG, "hit": Success, "precision": P, "mrr": RR, "map": AP}
@@ -46,7 +47,7 @@ def test_a_list_without_a_hit_is_worth_nothing(metric: str) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3, 10, 20])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=50, deadline=None)  # 200 cases over the four cut-offs
 @given(data=st.data())
 def test_all_metrics_agree_with_ir_measures(k: int, data: st.DataObject) -> None:
     n = 15

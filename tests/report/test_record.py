@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recdistill.report.record import (
+    Catalogue,
     Lists,
     ModelRecord,
     Ranks,
-    gap_closed,
     versions,
     write_parquet,
     write_results,
@@ -22,6 +22,10 @@ from recdistill.store import read_json
 
 USERS = np.array(["anna", "ben", "cleo"], dtype=object)
 ITEMS = np.array(["x", "y", "z"], dtype=object)
+CATALOGUE = Catalogue(
+    USERS, ITEMS, {"n_train": np.array([1, 0, 2]), "bin": np.ma.array([3, -1, 5], mask=[False, True, False])},
+    {"popularity": np.array([2, 1, 0]), "tail": np.array(["head", "mid", "mid"], dtype=object)},
+)  # fmt: skip
 
 
 def record() -> ModelRecord:
@@ -39,39 +43,6 @@ def record() -> ModelRecord:
     )
 
 
-def test_the_gap_closed_is_the_students_share_of_the_teachers_lead() -> None:
-    scratch = np.array([0.1, 0.2, 0.3])
-    assert gap_closed(scratch + 0.15, scratch, scratch + 0.2) == pytest.approx(0.75)
-
-
-def test_a_student_beyond_the_teacher_closes_more_than_the_gap_and_one_below_scratch_less_than_nothing() -> None:
-    scratch = np.array([0.1, 0.2, 0.3])
-    assert gap_closed(scratch + 0.3, scratch, scratch + 0.2) == pytest.approx(1.5)
-    assert gap_closed(scratch - 0.1, scratch, scratch + 0.2) == pytest.approx(-0.5)
-
-
-@pytest.mark.parametrize("lead", [0.0, -0.1])
-def test_the_gap_closed_is_null_where_the_teacher_is_not_better(lead: float) -> None:
-    scratch = np.array([0.1, 0.2, 0.3])
-    assert gap_closed(scratch + 0.1, scratch, scratch + lead) is None
-
-
-def test_the_gap_closed_is_null_below_two_standard_errors_of_the_paired_difference() -> None:
-    scratch = np.zeros(4)
-    spread = np.array([0.3, -0.3, 0.3, -0.3])  # standard error sqrt(0.12) / 2 = 0.1732
-    assert gap_closed(scratch, scratch, spread + 0.34) is None
-    assert gap_closed(scratch, scratch, spread + 0.35) == pytest.approx(0.0)
-
-
-def test_the_standard_error_is_of_the_pairs_not_of_the_two_samples() -> None:
-    scratch = np.array([0.0, 100.0, -50.0, 7.0])  # users differ far more than models
-    assert gap_closed(scratch + 0.01, scratch, scratch + 0.02) == pytest.approx(0.5)
-
-
-def test_the_gap_closed_is_null_for_one_user() -> None:
-    assert gap_closed(np.array([0.5]), np.array([0.1]), np.array([0.9])) is None
-
-
 def test_results_hold_models_versions_and_null_for_what_does_not_exist(tmp_path: Path) -> None:
     write_results(tmp_path, {"student": record()}, {"run": {"seed": 0}})
     results = read_json(tmp_path / "results.json")
@@ -86,7 +57,7 @@ def test_results_hold_models_versions_and_null_for_what_does_not_exist(tmp_path:
 
 
 def test_stored_lists_are_long_with_original_ids_and_without_padding(tmp_path: Path) -> None:
-    write_tables(tmp_path, {"student": record(), "teacher": record()}, USERS, ITEMS)
+    write_tables(tmp_path, {"student": record(), "teacher": record()}, CATALOGUE)
     rows = pq.read_table(tmp_path / "topk.parquet").to_pylist()
     assert len(rows) == 6
     assert [(row["model"], row["user_id"], row["rank"], row["item_id"], row["score"]) for row in rows[:3]] == [
@@ -98,13 +69,24 @@ def test_stored_lists_are_long_with_original_ids_and_without_padding(tmp_path: P
 
 
 def test_stored_ranks_and_per_user_values_have_original_ids(tmp_path: Path) -> None:
-    write_tables(tmp_path, {"student": record()}, USERS, ITEMS)
+    write_tables(tmp_path, {"student": record()}, CATALOGUE)
     ranks = pq.read_table(tmp_path / "ranks.parquet").to_pylist()
     assert [(row["user_id"], row["item_id"], row["rank"]) for row in ranks] == [("anna", "x", 2), ("cleo", "y", 1)]
     values = pq.read_table(tmp_path / "per_user.parquet").to_pylist()
     assert [(row["split"], row["user_id"], row["ndcg@2"]) for row in values] == [
         ("test", "anna", 0.63), ("test", "cleo", 1.0), ("valid", "anna", 0.63), ("valid", "cleo", 1.0),
     ]  # fmt: skip
+
+
+def test_users_and_items_have_their_ids_and_null_for_what_does_not_exist(tmp_path: Path) -> None:
+    write_tables(tmp_path, {"student": record()}, CATALOGUE)
+    assert pq.read_table(tmp_path / "users.parquet").to_pylist() == [
+        {"user_id": "anna", "n_train": 1, "bin": 3},
+        {"user_id": "ben", "n_train": 0, "bin": None},
+        {"user_id": "cleo", "n_train": 2, "bin": 5},
+    ]
+    items = pq.read_table(tmp_path / "items.parquet").to_pylist()
+    assert items[0] == {"item_id": "x", "popularity": 2, "tail": "head"}
 
 
 def test_a_parquet_file_that_fails_half_way_does_not_appear(tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""All metrics of one model on one split, from its lists and the ranks of held-out items.
+
+Pure numpy: a live run and a run folder that is read again go through the same function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recdistill.evaluation import popularity_bias as bias
+from recdistill.evaluation.accuracy import METRICS, discounts
+from recdistill.evaluation.catalogue import Items, Users
+
+Array = np.ndarray
+Values = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What one model did with the users of one split who have held-out items.
+
+    Shapes:
+        user: [n] int64, rising. item: [n, K] int64 lists, best first. length: [n], valid entries. hit: [n, K] bool.
+        row, relevant, rank: [m] of every held-out item: its place in `user`, the item, and its rank among all unseen
+        items; `rank` is None where only the lists are known.
+    """
+
+    user: Array
+    item: Array
+    length: Array
+    hit: Array
+    row: Array
+    relevant: Array
+    rank: Array | None
+
+    @property
+    def n_relevant(self) -> Array:
+        """[n] held-out items of each user."""
+        return np.bincount(self.row, minlength=len(self.user))
+
+
+def hits(row: Array, rank: Array, n: int, k: int) -> Array:
+    """[n, k] bool: where the held-out items stand, from their ranks [m] and rows [m]."""
+    hit = np.zeros((n, k), bool)
+    near = rank <= k
+    hit[row[near], rank[near] - 1] = True
+    return hit
+
+
+def measure(
+    ranked: Ranked, items: Items, users: Users, cutoffs: Sequence[int], metrics: Sequence[str]
+) -> tuple[Values, dict[str, Array]]:
+    """Everything that is told of one model on one split.
+
+    Args:
+        ranked: lists at least as long as the largest cut-off or the catalogue.
+        items: the catalogue.
+        users: all users.
+        cutoffs: list lengths.
+        metrics: names of accuracy metrics.
+
+    Returns:
+        Values by `METRIC@K`, with `/group=G` or `/items=head|mid|tail` behind it for an item group and `/users=NAME`
+        for a user group; `pru` and `pri` where ranks are known. And [n] float64 per user: accuracy, and `arp@K`.
+    """
+    overall: Values = {}
+    per_user: dict[str, Array] = {}
+    for k in cutoffs:
+        accuracy = {f"{name}@{k}": METRICS[name](ranked.hit[:, :k], ranked.n_relevant) for name in metrics}
+        overall |= {name: float(value.mean()) for name, value in accuracy.items()}
+        recommended = bias.list_means(items.popularity, ranked.item[:, :k], np.minimum(ranked.length, k))
+        per_user |= accuracy | {f"arp@{k}": recommended}
+        overall |= lifts(f"poplift@{k}", recommended, users.profile[ranked.user], users, ranked.user)
+        overall |= _of_lists(ranked, items, recommended, k)
+        overall |= _of_groups(ranked, items, k)
+    if ranked.rank is not None:
+        overall["pru"] = bias.popularity_rank_correlation_by_user(
+            items.popularity[ranked.relevant], ranked.row, ranked.rank
+        )
+        overall["pri"] = bias.popularity_rank_correlation_by_item(items.popularity, ranked.relevant, ranked.rank)
+    return overall, per_user
+
+
+def lifts(name: str, recommended: Array, base: Array, users: Users, user: Array) -> Values:
+    """Popularity lift of lists over a base [n], for all of some users [n] and for each group of users."""
+    found = {name: bias.popularity_lift(recommended, base)}
+    for group, member in users.strata(user).items():
+        found[f"{name}/{group}"] = bias.popularity_lift(recommended[member], base[member])
+    return found
+
+
+def _of_lists(ranked: Ranked, items: Items, recommended: Array, k: int) -> Values:
+    """Catalogue-wide metrics of the lists; the long tail is all but the head fifth of the items."""
+    item, length, tail = ranked.item[:, :k], np.minimum(ranked.length, k), items.tail > 0
+    frequency = bias.frequencies(item, length, len(items.popularity))
+    in_tail = bias.tail_counts(tail, item, length)
+    arp = bias.mean(recommended)
+    return {
+        f"arp@{k}": arp,
+        f"arp_relative@{k}": None if arp is None else arp / float(items.popularity.mean()),
+        f"aplt@{k}": bias.mean(in_tail / np.maximum(length, 1)),
+        f"aclt@{k}": bias.mean(in_tail),
+        f"coverage@{k}": bias.coverage(frequency),
+        f"tail_coverage@{k}": bias.coverage(frequency, tail),
+        f"gini@{k}": bias.gini(frequency),
+        f"entropy@{k}": bias.entropy(frequency),
+        f"kl_uniform@{k}": bias.divergence_from_uniform(frequency),
+    } | {f"exposure@{k}/{name}": bias.exposure(frequency, part) for name, part in items.strata().items()}
+
+
+def _of_groups(ranked: Ranked, items: Items, k: int) -> Values:
+    """Accuracy inside each item group: only its hits and relevant items count, at their places in the whole list."""
+    n = len(ranked.user)
+    row, place = ranked.hit[:, :k].nonzero()
+    item = ranked.item[row, place]
+    discount = discounts(k)
+    found: Values = {}
+    for name, part in items.strata().items():
+        relevant = np.bincount(ranked.row[part[ranked.relevant]], minlength=n)
+        has, inside = relevant > 0, part[item]
+        hit = np.bincount(row[inside], minlength=n)
+        gain = np.bincount(row[inside], discount[place[inside]], minlength=n)
+        ideal = discount.cumsum()[np.minimum(relevant[has], k) - 1]
+        found |= {
+            f"recall@{k}/{name}": bias.group_recall(hit, relevant),
+            f"recall_micro@{k}/{name}": bias.group_recall_micro(hit, relevant),
+            f"recall_all_users@{k}/{name}": bias.group_recall_all_users(hit, relevant),
+            f"ndcg@{k}/{name}": bias.mean(gain[has] / ideal),
+            f"precision@{k}/{name}": float(hit.mean()) / k if has.any() else None,
+        }
+    return found
