@@ -31,19 +31,19 @@ def write_page(path: Path, text: str) -> None:
 
 
 def value(number: float | None) -> str:
-    """A metric's value with four decimals; an en dash where it does not exist."""
-    return "–" if number is None else f"{number:.4f}".replace("-", "\N{MINUS SIGN}")
+    """A metric's value with four decimals; a dash where it does not exist."""
+    return "-" if number is None else f"{number:.4f}".replace("-", "\N{MINUS SIGN}")
 
 
 def signed(number: float | None, form: str = ".0%") -> str:
     """A difference or a lift with its sign."""
-    return "–" if number is None else f"{number:+{form}}".replace("-", "\N{MINUS SIGN}")
+    return "-" if number is None else f"{number:+{form}}".replace("-", "\N{MINUS SIGN}")
 
 
 def size(n_bytes: float | None) -> str:
     """Bytes in decimal units with three digits."""
     if n_bytes is None:
-        return "–"
+        return "-"
     for unit in ("B", "kB", "MB"):
         if n_bytes < 999.5:
             return f"{n_bytes:.3g} {unit}"

@@ -24,8 +24,9 @@ COLOR = {name: f"#fa57{n:02x}" for n, name in enumerate(VARIABLES)}
 EXTRA = tuple(name for name in VARIABLES if name.startswith("extra"))
 LINE_POINTS = 240  # a curve of a figure 360 units wide needs no more
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: the page's font, selectable, small
+    "text.parse_math": False,  # names of others may hold dollar signs
     "svg.hashsalt": "recdistill",  # the same figure has the same bytes
     "font.size": 9,
     "text.color": COLOR["ink"],
@@ -91,7 +92,8 @@ def drawn(name: str, label: str, draw: Callable[[Axes], None], *, width: float =
         name: of the figure, unique on its page: all ids in the SVG start with it.
         label: what a screen reader says instead.
         draw: fills the axes.
-        width, height: inches; 72 units each, fonts are 9 units.
+        width: inches, 72 units each; fonts are 9 units.
+        height: inches.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -153,9 +155,9 @@ def grouped_bars(
             x, [value or 0.0 for value in values], width * 0.86,
             facecolor="none" if one.hollow else color, edgecolor=color, linewidth=1.0,
         )  # fmt: skip
-        shown = ["–" if value is None else as_text(value, percent) for value in values]
+        shown = ["-" if value is None else as_text(value, percent) for value in values]
         if named or None in values:
-            texts = shown if named else ["–" if value is None else "" for value in values]
+            texts = shown if named else ["-" if value is None else "" for value in values]
             axes.bar_label(bars, texts, padding=2, fontsize=7, color=COLOR["muted"])
     axes.set_xticks(place, list(groups))
     axes.tick_params(axis="x", length=0)
