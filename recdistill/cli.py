@@ -14,6 +14,7 @@ VERBS = {
     "list": "the choices of a group: recdistill list [GROUP]",
     "compare": "one table over runs: recdistill compare [DIR ...]",
     "evaluate": "other cut-offs, metrics and conventions: recdistill evaluate RUN [--k 5,50]",
+    "report": "the page of a run, made again: recdistill report RUN",
     "study": "tune with equal budgets, then run over seeds: recdistill study FILE",
     "explain": "every setting of one choice: recdistill explain GROUP=NAME",
     "datasets": "data sets by name and files of your own: recdistill datasets ls|describe|fetch",
@@ -91,6 +92,10 @@ def _dispatch(verb: str, words: list[str]) -> int:
         from recdistill.commands.evaluate import evaluate
 
         return evaluate(words)
+    if verb == "report":
+        from recdistill.commands.report import report
+
+        return report(words)
     if verb == "study":
         from recdistill.commands.study import study
 

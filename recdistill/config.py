@@ -130,6 +130,7 @@ class RunConfig:
         matmul: float32 products of training: `strict`, or `fast`, which permits reduced precision where a probe finds
             it faster and as exact. What is reported or stored is always computed strictly.
         skip_finished: whether a run whose config has a finished run under `paths.outputs` is skipped.
+        report: whether `report.html` is written at the end (never where test is not read).
         plugins: importable packages whose classes a `_target_` may name.
         dataset: a source with its filter and split.
         teacher: a model with its role's keys (`seed`, `trainer`, `checkpoints`), or `members`, several of them by name.
@@ -148,6 +149,7 @@ class RunConfig:
     ranking_threads: int | None = None
     matmul: str = "strict"
     skip_finished: bool = False
+    report: bool = True
     plugins: list[str] = field(default_factory=list)
     dataset: dict[str, Any] = field(default_factory=dict)
     teacher: dict[str, Any] = field(default_factory=dict)

@@ -28,6 +28,7 @@ from recdistill.report.record import (
     ModelRecord,
     Ranks,
     environment,
+    write_curves,
     write_results,
     write_tables,
 )
@@ -296,6 +297,7 @@ def recorded(
     dataset, runtime, folder = stage.dataset, stage.runtime, stage.folder
     models = dict(evaluated.models)
     write_csv(folder / "history.csv", history.history)
+    write_curves(folder, models)
     users, items = stage.evaluator.users.columns(), stage.evaluator.items.columns()
     write_tables(folder, models, Catalogue(dataset.user_ids, dataset.item_ids, users, items))
     key = _write_student(folder, plan, stage, student, history, clock)
@@ -347,9 +349,8 @@ def recorded(
 def config_fingerprint(plan: Plan) -> str:
     """A hash of everything in the config that shapes a result."""
     config = asdict(plan.config)
-    return key_of(
-        {key: value for key, value in config.items() if key not in ("paths", "device", "plugins", "skip_finished")}
-    )
+    shapes_none = ("paths", "device", "plugins", "skip_finished", "report")
+    return key_of({key: value for key, value in config.items() if key not in shapes_none})
 
 
 def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender, history: Fit, clock: Clock) -> str:

@@ -119,6 +119,14 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header, as text; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
 @contextmanager
 def locked(path: Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
     """Hold a lock file, so that one process builds a thing and others wait for it.

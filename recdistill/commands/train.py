@@ -146,6 +146,10 @@ def _run_in(folder: Path, config: DictConfig, *, bars: bool) -> float:
     write_status(folder, "done")
     k, split = max(config.evaluation.cutoffs), "test" if config.evaluation.test else "valid"
     print_table(f"{results['dataset']['name']}, {split}", *run_rows(results, k))
+    if config.report and config.evaluation.test:
+        from recdistill.report.run_page import write_report  # matplotlib is loaded only where a page is made
+
+        write_report(folder)
     value = results["models"]["student"]["metrics"][f"valid/ndcg@{k}"]
     print(f"{_shown(folder)} valid/ndcg@{k}={value:.4f}", flush=True)
     return float(value)

@@ -22,6 +22,7 @@ NOT_SETTINGS = (
     "ranking_threads",
     "plugins",
     "skip_finished",
+    "report",
     "scratch.",
     "dataset.",
     "evaluation.",

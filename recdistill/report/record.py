@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from recdistill import __version__
 from recdistill.errors import CacheError
-from recdistill.store import atomic, read_json, timestamp, write_json
+from recdistill.store import atomic, read_csv, read_json, timestamp, write_csv, write_json
 
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "hydra-core", "omegaconf", "numpy", "pandas", "pyarrow", "safetensors", "rich")
@@ -174,6 +174,17 @@ def write_tables(folder: Path, models: Mapping[str, ModelRecord], catalogue: Cat
     if lists:
         write_parquet(folder / "topk.parquet", (lists_table(*one, user_ids, item_ids) for one in lists))
         write_parquet(folder / "ranks.parquet", (ranks_table(*one, user_ids, item_ids) for one in ranks))
+
+
+def write_curves(folder: Path, models: Mapping[str, ModelRecord]) -> None:
+    """`curves.csv`: the epochs of the models that were trained before the student, from the folders that keep them."""
+    rows = [
+        {"model": name, **row}
+        for name, model in models.items()
+        if "folder" in model.about
+        for row in read_csv(Path(model.about["folder"]) / "history.csv")
+    ]
+    write_csv(folder / "curves.csv", rows)
 
 
 def write_results(folder: Path, models: Mapping[str, ModelRecord], rest: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from rich import box
@@ -46,18 +46,23 @@ def cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def in_order(models: Iterable[str]) -> list[str]:
+    """The models of a run as its tables show them: teachers, scratch, student, MostPop, others."""
+    names = list(models)
+    order = [name for name in names if name.startswith("teacher")]
+    order += [name for name in ("scratch", "student", "mostpop") if name in names]
+    return order + [name for name in names if name not in order]
+
+
 def run_rows(results: dict[str, Any], k: int) -> tuple[list[str], list[list[Any]]]:
     """The main table of a run: teachers, scratch, student, MostPop."""
     models = results["models"]
-    order = [name for name in models if name.startswith("teacher")]
-    order += [name for name in ("scratch", "student", "mostpop") if name in models]
-    order += [name for name in models if name not in order]
     split = "test" if results["config"]["evaluation"]["test"] else "valid"
     metrics = [f"{split}/ndcg@{k}", f"{split}/recall@{k}", f"{split}/poplift@{k}"]
     groups = sorted(name for name in models["mostpop"]["metrics"] if name.startswith(f"{split}/recall@{k}/group="))
     heads = [f"ndcg@{k}", f"recall@{k}", "lift"] + [f"group {name.rpartition('=')[2]}" for name in groups]
     rows = []
-    for name in order:
+    for name in in_order(models):
         entry = models[name]
         label = f"{name} ({' '.join(str(part) for part in (entry['kind'], entry['dim']) if part is not None)})"
         values = [entry["metrics"].get(metric) for metric in metrics + groups]

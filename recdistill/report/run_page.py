@@ -1,0 +1,186 @@
+"""`report.html`: the page of one run, from what its folder stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recdistill import __version__
+from recdistill.report.html import render, signed, size, value, write_page
+from recdistill.report.plots import Look, looks
+from recdistill.report.sections import Numbers, label, sections
+from recdistill.report.stored import StoredRun, read_run
+from recdistill.report.verdict import gap_closed, latency, teacher_of, unpopular_group, verdict
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A row of the main table: role, what the model is, its cells, and whether it is the student's."""
+
+    name: str
+    kind: str
+    look: Look
+    cells: list[str]
+    marked: bool
+
+
+@dataclass(frozen=True)
+class MainTable:
+    """The main table; `primary` is the column that selects models."""
+
+    lead: str
+    columns: list[str]
+    primary: str
+    rows: list[ModelRow]
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run's folder, from its stored files alone.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: the folder is no finished run.
+        CacheError: a file cannot be read or written.
+    """
+    run = read_run(folder)
+    write_page(folder / PAGE, page(run))
+    return folder / PAGE
+
+
+def page(run: StoredRun) -> str:
+    """The page's HTML."""
+    results = run.results
+    return render(
+        "report.html.j2",
+        title=f"{_title(run)} - recdistill",
+        kicker=_title(run),
+        verdict=verdict(run),
+        facts=_facts(run),
+        main=_main_table(run),
+        metrics=_every_metric(run),
+        sections=sections(run),
+        provenance=_provenance(run),
+        definitions=[(name, _definition(parts)) for name, parts in results["definitions"].items()],
+        config=yaml.safe_dump(dict(results["config"]), sort_keys=False, allow_unicode=True),
+        footer=f"Made by recdistill {__version__} from the files of {results['run']['dir']}.",
+        labelled=label,
+    )
+
+
+def _title(run: StoredRun) -> str:
+    models = run.models
+    teachers = [name for name in models if name.partition(".")[0] == "teacher"]
+    teacher = " + ".join(_kind(models[name]) for name in teachers) or "no teacher"
+    parts = (
+        run.results["dataset"]["name"],
+        f"teacher {teacher}",
+        f"student {_kind(models['student'])}",
+        f"distiller {run.results['distillation']['name']}",
+    )
+    return " · ".join(parts)
+
+
+def _kind(model: Mapping[str, Any]) -> str:
+    """What a model is, with its dimension."""
+    return " ".join(str(part) for part in (model["kind"], model.get("dim")) if part is not None)
+
+
+def _facts(run: StoredRun) -> list[tuple[str, str]]:
+    """The numbers that a reader takes away, each with what it is."""
+    facts = []
+    if (gap := gap_closed(run)) is not None:
+        facts.append((f"{gap:.0%}".replace("-", "\N{MINUS SIGN}"), f"of the gap in NDCG@{run.k} closed"))
+    facts.append((value(run.metric("student", "ndcg")), f"NDCG@{run.k}{_others(run, 'ndcg')}"))
+    student, teacher = run.models["student"], teacher_of(run)
+    if teacher is not None and student["bytes"] and run.models[teacher]["bytes"]:
+        ratio = student["bytes"] / run.models[teacher]["bytes"]
+        facts.append((size(student["bytes"]), f"model size, {ratio:.3g} of the teacher's"))
+    if (mine := latency(run, "student")) is not None:
+        facts.append((f"{mine:.3g} ms", "median time to rank one user"))
+    if (lift := run.metric("student", "poplift")) is not None:
+        facts.append((signed(lift), f"popularity lift{_others(run, 'poplift')}"))
+    if (name := unpopular_group(run)) is not None and run.metric("student", name) is not None:
+        facts.append((value(run.metric("student", name)), f"recall of unpopular items{_others(run, name)}"))
+    return facts
+
+
+def _others(run: StoredRun, metric: str) -> str:
+    """The references' values of a metric, in brackets."""
+    text = signed if metric == "poplift" else value
+    names = {"scratch": "scratch" if "scratch" in run.models else None, "teacher": teacher_of(run)}
+    told = [f"{role} {text(run.metric(name, metric))}" for role, name in names.items() if name is not None]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _main_table(run: StoredRun) -> MainTable:
+    look = looks(list(run.models))
+    names = {f"NDCG@{run.k}": "ndcg", f"Recall@{run.k}": "recall"}
+    times = {name: latency(run, name) for name in run.models}
+    timed = any(one is not None for one in times.values())
+    rows = []
+    for name, model in run.models.items():
+        cells = [value(run.metric(name, metric)) for metric in names.values()]
+        cells += [signed(run.metric(name, "poplift"), ".1%"), f"{model['parameters']:,}", size(model["bytes"])]
+        if timed:
+            cells.append("-" if (one := times[name]) is None else f"{one:.3g} ms")
+        rows.append(ModelRow(label(name), _kind(model), look[name], cells, name == "student"))
+    columns = ["model", *names, "popularity lift", "parameters", "size", *(["latency"] if timed else [])]
+    part = "test" if run.split == "test" else "validation part: test was not read"
+    lead = f"All on the {part}. Models are selected by NDCG@{run.k} on the validation part."
+    if "scratch" not in run.models:
+        lead += " Scratch is missing: it was switched off (scratch.enabled=false)."
+    return MainTable(lead, columns, next(iter(names)), rows)
+
+
+def _every_metric(run: StoredRun) -> Numbers:
+    names = list(dict.fromkeys(name for model in run.models.values() for name in model["metrics"]))
+    rows = [[name, *(value(model["metrics"].get(name)) for model in run.models.values())] for name in names]
+    return Numbers(["metric", *map(label, run.models)], rows)
+
+
+def _definition(parts: Mapping[str, str]) -> str:
+    return "; ".join(text if name == "formula" else f"{name}: {text}" for name, text in parts.items())
+
+
+def _provenance(run: StoredRun) -> list[tuple[str, str]]:
+    results = run.results
+    data, about, config, versions = results["dataset"], results["run"], results["config"], results["versions"]
+    marks = results["fingerprints"]
+    return [
+        ("command", " ".join(["recdistill train", *run.overrides])),
+        ("finished", run.finished),
+        ("data", f"{data['name']}: {data['n_users']:,} users, {data['n_items']:,} items, {data['n_train']:,} train, "
+                 f"{data['n_valid']:,} valid, {data['n_test']:,} test interactions"),
+        ("seeds", f"student and distiller {about['seed']}; teacher {_seed(config['teacher'])}; "
+                  f"split {config['dataset'].get('split', {}).get('seed', '-')}"),
+        ("device", f"{about['device']}, {about['dtype']}, {about['threads']} threads"),
+        ("seconds", ", ".join(f"{stage} {seconds:,.1f}" for stage, seconds in about["seconds"].items())),
+        ("peak memory", size(about.get("peak_bytes"))),
+        ("recdistill", f"{versions['recdistill']}, commit {versions.get('commit') or '-'}"),
+        ("versions", ", ".join(f"{name} {text}" for name, text in versions.items()
+                               if name not in ("recdistill", "commit") and text)),
+        ("fingerprint of the data", data["fingerprint"]),
+        ("fingerprint of the config", marks["config"]),
+        ("keys of the teachers", _keys(marks["teacher"])),
+        ("keys of the soft labels", _keys(marks["soft_labels"])),
+    ]  # fmt: skip
+
+
+def _seed(teacher: Mapping[str, Any]) -> str:
+    """The teacher's seed, or one for each of several."""
+    members = teacher.get("members")
+    if not members:
+        return str(teacher.get("seed", "-"))
+    return ", ".join(f"{name} {one.get('seed', '-')}" for name, one in members.items())
+
+
+def _keys(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {key}" for name, key in found.items())

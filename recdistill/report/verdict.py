@@ -1,0 +1,173 @@
+"""What a run found, in plain words with numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from recdistill.report.html import signed, size
+from recdistill.report.stored import StoredRun
+
+Z95 = 1.959964  # of the normal distribution
+FEW_USERS = 30  # below it that distribution is no description of a mean
+SAME_LIFT = 0.005  # lifts that print as the same percentage
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result in one sentence, then what it costs and what it did to popularity."""
+
+    headline: str
+    sentences: list[str]
+
+
+def verdict(run: StoredRun) -> Verdict:
+    """The paragraph at the top of a run's page."""
+    rest = [_values(run), *_noise(run), *_cost(run), *_lift(run), *_unpopular(run)]
+    return Verdict(_headline(run), rest)
+
+
+def teacher_of(run: StoredRun) -> str | None:
+    """The only teacher, or the best of several by ndcg; None without one that was evaluated."""
+    names = [
+        name for name in run.models if name.partition(".")[0] == "teacher" and run.metric(name, "ndcg") is not None
+    ]
+    return max(names, key=lambda name: run.metric(name, "ndcg") or 0.0, default=None)
+
+
+def gap_closed(run: StoredRun) -> float | None:
+    """The share of the teacher's lead over scratch in ndcg that the student has."""
+    gaps = run.results["distillation"].get("gap_closed", {})
+    value: float | None = gaps.get(f"{run.split}/ndcg@{run.k}")
+    return value
+
+
+def unpopular_group(run: StoredRun) -> str | None:
+    """The last popularity group."""
+    groups = run.strata("recall", "group")
+    return f"recall/group={groups[-1]}" if len(groups) > 1 else None
+
+
+def group_names(n: int) -> list[str]:
+    """What popularity groups of equal training mass are called, most popular first."""
+    if n == 2:
+        return ["popular half", "unpopular half"]
+    ends = {1: " (head)", n: " (tail)"}
+    return [f"{g}{ends.get(g, '')}" for g in range(1, n + 1)]
+
+
+def interval(difference: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of paired differences [n], normal approximation."""
+    half = Z95 * float(difference.std(ddof=1)) / len(difference) ** 0.5
+    return float(difference.mean()) - half, float(difference.mean()) + half
+
+
+def _headline(run: StoredRun) -> str:
+    gap, teacher = gap_closed(run), teacher_of(run)
+    student, method = run.metric("student", "ndcg"), run.results["distillation"]["name"]
+    reached = None if teacher is None else (student or 0.0) / (run.metric(teacher, "ndcg") or np.nan)
+    if method == "none":
+        return f"A student trained alone, without distillation: NDCG@{run.k} {student:.3f}."
+    if "scratch" not in run.models or run.split == "valid":
+        of = "" if reached is None else f", {reached:.0%} of its teacher's"
+        return f"The student reaches NDCG@{run.k} {student:.3f}{of}; what distillation bought was not measured."
+    if gap is None:
+        if "gap_closed" in run.results["distillation"]:
+            return "The teacher is not clearly better than the student trained alone: there is no gap to close."
+        return f"The student reaches {reached:.0%} of its best teacher's NDCG@{run.k}."
+    if gap < 0:
+        return f"Distillation did harm: in NDCG@{run.k} the student is below the same model trained alone."
+    if gap > 1:
+        return f"The student passes its teacher: {gap:.0%} of the gap to the model trained alone in NDCG@{run.k}."
+    return f"The student closes {gap:.0%} of the gap between training alone and its teacher in NDCG@{run.k}."
+
+
+def _values(run: StoredRun) -> str:
+    where = "the test part" if run.split == "test" else "the validation part (test was not read)"
+    parts = []
+    if "scratch" in run.models:
+        parts.append(f"{run.metric('scratch', 'ndcg'):.4f} of the same model trained alone (scratch)")
+    if (teacher := teacher_of(run)) is not None:
+        parts.append(f"{run.metric(teacher, 'ndcg'):.4f} of the teacher")
+    against = f", against {' and '.join(parts)}" if parts else ""
+    return f"On {where} it reaches {run.metric('student', 'ndcg'):.4f}{against}."
+
+
+def _noise(run: StoredRun) -> Iterator[str]:
+    """Whether the difference to scratch is beyond what users differ by."""
+    values = run.per_user(f"ndcg@{run.k}")
+    if "scratch" not in values or "student" not in values:
+        return
+    difference = values["student"] - values["scratch"]
+    n = len(difference)
+    if n < FEW_USERS:
+        yield f"With {n} users nothing can be said about noise."
+        return
+    low, high = interval(difference)
+    beyond = "beyond" if low > 0 or high < 0 else "within"
+    yield (
+        f"The difference to scratch is {signed(float(difference.mean()), '.4f')} (95 % interval over {n:,} users "
+        f"{signed(low, '.4f')} to {signed(high, '.4f')}): {beyond} the noise between users. "
+        "How much seeds differ, one run cannot tell."
+    )
+
+
+def _cost(run: StoredRun) -> Iterator[str]:
+    """Size and latency against the teacher's."""
+    student = run.models["student"]
+    text = f"The student has {student['parameters']:,} parameters ({size(student['bytes'])})"
+    teacher = teacher_of(run)
+    if teacher is not None and student["parameters"] and run.models[teacher]["parameters"]:
+        ratio = run.models[teacher]["parameters"] / student["parameters"]
+        text += f", {ratio:.1f} times fewer than the teacher" if ratio > 1 else ", no fewer than the teacher"
+    if (mine := latency(run, "student")) is not None:
+        theirs = None if teacher is None else latency(run, teacher)
+        against = "" if theirs is None else f", the teacher in {theirs:.3g} ms"
+        text += f", and ranks one user in {mine:.3g} ms{against} (median)"
+    yield text + "."
+
+
+def latency(run: StoredRun, model: str) -> float | None:
+    """Median milliseconds for one user's list; None where it was not measured."""
+    return None
+
+
+def _lift(run: StoredRun) -> Iterator[str]:
+    """What happened to popularity bias."""
+    mine = run.metric("student", "poplift")
+    if mine is None:
+        return
+    others = {
+        "scratch": run.metric("scratch", "poplift") if "scratch" in run.models else None,
+        "the teacher": None if (teacher := teacher_of(run)) is None else run.metric(teacher, "poplift"),
+    }
+    told = ", ".join(f"{name} {signed(value)}" for name, value in others.items() if value is not None)
+    text = (
+        f"Its lists are {abs(mine):.0%} {'more' if mine >= 0 else 'less'} popular than what its users chose themselves"
+    )
+    text += f" ({told})" if told else ""
+    base = others["scratch"]
+    if base is None:
+        yield text + "."
+    elif abs(mine - base) < SAME_LIFT:
+        yield text + ": distillation left popularity bias as it was."
+    else:
+        yield text + f": distillation {'added to' if abs(mine) > abs(base) else 'reduced'} popularity bias."
+
+
+def _unpopular(run: StoredRun) -> Iterator[str]:
+    """What happened to the items that few users have."""
+    name = unpopular_group(run)
+    mine = None if name is None else run.metric("student", name)
+    if name is None or mine is None:
+        return
+    groups = len(run.strata("recall", "group"))
+    where = "the unpopular half of interactions" if groups == 2 else f"the least popular of {groups} item groups"
+    base = run.metric("scratch", name) if "scratch" in run.models else None
+    if base is None:
+        yield f"Recall@{run.k} in {where} is {mine:.4f}."
+    else:
+        went = "rose" if mine > base else "fell" if mine < base else "stayed"
+        yield f"In {where} recall@{run.k} {went} from {base:.4f} (scratch) to {mine:.4f}."
