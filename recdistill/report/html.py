@@ -19,7 +19,6 @@ def render(template: str, **values: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"signed": signed, "size": size, "value": value}
     style = Markup((HERE / "style.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, version=__version__, **values)
 
@@ -38,6 +37,11 @@ def value(number: float | None) -> str:
 def signed(number: float | None, form: str = ".0%") -> str:
     """A difference or a lift with its sign."""
     return "-" if number is None else f"{number:+{form}}".replace("-", "\N{MINUS SIGN}")
+
+
+def share(number: float | None) -> str:
+    """A part of a whole."""
+    return "-" if number is None else f"{number:.1%}"
 
 
 def size(n_bytes: float | None) -> str:

@@ -6,14 +6,14 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 # matplotlib wants real colours: each variable of style.css has a stand-in, which `_themed` replaces in the SVG.
 VARIABLES = (
@@ -179,6 +179,21 @@ def as_text(value: float, percent: bool) -> str:
 def line(axes: Axes, x: Any, y: Any, look: Look, **more: Any) -> None:
     """One curve."""
     axes.plot(*thinned(x, y), color=COLOR[look.color], linestyle=look.dash, **more)
+
+
+def epochs_axis(axes: Axes) -> None:
+    """Whole epochs along x."""
+    axes.set(xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"], text: Callable[[float], str]) -> None:
+    """A logarithmic axis with a few round ticks, spelled by `text`."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: text(tick)))
 
 
 def point(axes: Axes, x: float, y: float, look: Look, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from recdistill import __version__
-from recdistill.report.html import render, signed, size, value, write_page
+from recdistill.report.html import render, share, signed, size, value, write_page
 from recdistill.report.plots import Look, looks
 from recdistill.report.sections import Numbers, label, sections
 from recdistill.report.stored import StoredRun, read_run
@@ -61,7 +61,7 @@ def page(run: StoredRun) -> str:
     return render(
         "report.html.j2",
         title=f"{_title(run)} - recdistill",
-        kicker=_title(run),
+        about=_about(run),
         verdict=verdict(run),
         facts=_facts(run),
         main=_main_table(run),
@@ -76,16 +76,21 @@ def page(run: StoredRun) -> str:
 
 
 def _title(run: StoredRun) -> str:
+    return " · ".join(f"{name} {text}" for name, text in _about(run)[:4])
+
+
+def _about(run: StoredRun) -> list[tuple[str, str]]:
+    """What was run, for the head of the page."""
     models = run.models
     teachers = [name for name in models if name.partition(".")[0] == "teacher"]
-    teacher = " + ".join(_kind(models[name]) for name in teachers) or "no teacher"
-    parts = (
-        run.results["dataset"]["name"],
-        f"teacher {teacher}",
-        f"student {_kind(models['student'])}",
-        f"distiller {run.results['distillation']['name']}",
-    )
-    return " · ".join(parts)
+    return [
+        ("data", run.results["dataset"]["name"]),
+        ("teacher", " + ".join(_kind(models[name]) for name in teachers) or "none"),
+        ("student", _kind(models["student"])),
+        ("distiller", run.results["distillation"]["name"]),
+        ("seed", str(run.results["run"]["seed"])),
+        ("finished", run.finished[:10]),
+    ]
 
 
 def _kind(model: Mapping[str, Any]) -> str:
@@ -101,8 +106,8 @@ def _facts(run: StoredRun) -> list[tuple[str, str]]:
     facts.append((value(run.metric("student", "ndcg")), f"NDCG@{run.k}{_others(run, 'ndcg')}"))
     student, teacher = run.models["student"], teacher_of(run)
     if teacher is not None and student["bytes"] and run.models[teacher]["bytes"]:
-        ratio = student["bytes"] / run.models[teacher]["bytes"]
-        facts.append((size(student["bytes"]), f"model size, {ratio:.3g} of the teacher's"))
+        part = student["bytes"] / run.models[teacher]["bytes"]
+        facts.append((size(student["bytes"]), f"model size, {share(part)} of the teacher's"))
     if (mine := latency(run, "student")) is not None:
         facts.append((f"{mine:.3g} ms", "median time to rank one user"))
     if (lift := run.metric("student", "poplift")) is not None:
@@ -133,8 +138,8 @@ def _main_table(run: StoredRun) -> MainTable:
             cells.append("-" if (one := times[name]) is None else f"{one:.3g} ms")
         rows.append(ModelRow(label(name), _kind(model), look[name], cells, name == "student"))
     columns = ["model", *names, "popularity lift", "parameters", "size", *(["latency"] if timed else [])]
-    part = "test" if run.split == "test" else "validation part: test was not read"
-    lead = f"All on the {part}. Models are selected by NDCG@{run.k} on the validation part."
+    where = "test part" if run.split == "test" else "validation part: test was not read"
+    lead = f"All on the {where}. Models are selected by NDCG@{run.k} on the validation part."
     if "scratch" not in run.models:
         lead += " Scratch is missing: it was switched off (scratch.enabled=false)."
     return MainTable(lead, columns, next(iter(names)), rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recdistill.report.html import signed, size
+from recdistill.report.html import share, signed, size
 from recdistill.report.stored import StoredRun
 
 Z95 = 1.959964  # of the normal distribution
@@ -59,7 +59,7 @@ def group_names(n: int) -> list[str]:
 
 
 def interval(difference: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of paired differences [n], normal approximation."""
+    """95% interval of the mean of paired differences [n], normal approximation."""
     half = Z95 * float(difference.std(ddof=1)) / len(difference) ** 0.5
     return float(difference.mean()) - half, float(difference.mean()) + half
 
@@ -108,7 +108,7 @@ def _noise(run: StoredRun) -> Iterator[str]:
     low, high = interval(difference)
     beyond = "beyond" if low > 0 or high < 0 else "within"
     yield (
-        f"The difference to scratch is {signed(float(difference.mean()), '.4f')} (95 % interval over {n:,} users "
+        f"The difference to scratch is {signed(float(difference.mean()), '.4f')} (95% interval over {n:,} users "
         f"{signed(low, '.4f')} to {signed(high, '.4f')}): {beyond} the noise between users. "
         "How much seeds differ, one run cannot tell."
     )
@@ -120,8 +120,7 @@ def _cost(run: StoredRun) -> Iterator[str]:
     text = f"The student has {student['parameters']:,} parameters ({size(student['bytes'])})"
     teacher = teacher_of(run)
     if teacher is not None and student["parameters"] and run.models[teacher]["parameters"]:
-        ratio = run.models[teacher]["parameters"] / student["parameters"]
-        text += f", {ratio:.1f} times fewer than the teacher" if ratio > 1 else ", no fewer than the teacher"
+        text += f", {share(student['parameters'] / run.models[teacher]['parameters'])} of the teacher's"
     if (mine := latency(run, "student")) is not None:
         theirs = None if teacher is None else latency(run, teacher)
         against = "" if theirs is None else f", the teacher in {theirs:.3g} ms"
