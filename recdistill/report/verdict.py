@@ -130,7 +130,8 @@ def _cost(run: StoredRun) -> Iterator[str]:
 
 def latency(run: StoredRun, model: str) -> float | None:
     """Median milliseconds for one user's list; None where it was not measured."""
-    return None
+    timed = run.models[model].get("latency")
+    return None if timed is None else 1000 * float(timed["single"]["p50"])
 
 
 def _lift(run: StoredRun) -> Iterator[str]:
