@@ -41,6 +41,10 @@ def test_the_wheel_holds_the_package_and_every_yaml_and_nothing_else(wheel):
     assert {name for name in names if name.endswith(".yaml")} == yaml
     python = {path.relative_to(ROOT).as_posix() for path in (ROOT / "recdistill").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == python
+    page = {
+        path.relative_to(ROOT).as_posix() for kind in ("css", "j2") for path in ROOT.glob(f"recdistill/report/*.{kind}")
+    }
+    assert {name for name in names if name.endswith((".css", ".j2"))} == page != set()
     assert all(name.startswith(("recdistill/", "recdistill-")) for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

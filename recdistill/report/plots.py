@@ -22,7 +22,7 @@ VARIABLES = (
 )  # fmt: skip
 COLOR = {name: f"#fa57{n:02x}" for n, name in enumerate(VARIABLES)}
 EXTRA = tuple(name for name in VARIABLES if name.startswith("extra"))
-LINE_POINTS = 240  # a curve of a figure 360 units wide needs no more
+LINE_POINTS = 240  # a curve of a figure 330 units wide needs no more
 
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: the page's font, selectable, small
@@ -85,7 +85,7 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     return found
 
 
-def drawn(name: str, label: str, draw: Callable[[Axes], None], *, width: float = 5.0, height: float = 3.1) -> Markup:
+def drawn(name: str, label: str, draw: Callable[[Axes], None], *, width: float = 4.6, height: float = 2.9) -> Markup:
     """One pair of axes as an SVG element for an HTML page.
 
     Args:
@@ -106,14 +106,16 @@ def drawn(name: str, label: str, draw: Callable[[Axes], None], *, width: float =
 def _inline(svg: str, name: str, label: str) -> Markup:
     """An SVG file's element without namespaces and metadata, its ids prefixed, its colours replaced by variables."""
     text = svg[svg.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    # A <style> in an SVG would hold for the whole page; style.css has its rule.
+    for part in (r"<metadata>.*?</metadata>", r"<!--.*?-->", r"<style[^>]*>.*?</style>"):
+        text = re.sub(part, "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', text)
     text = text.replace("url(#", f"url(#{name}-")
     for variable, stand_in in COLOR.items():
         text = text.replace(stand_in, f"var(--{variable})")
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)  # the page chooses the font
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)  # the page chooses the family
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     box = re.search(r'viewBox="[^"]*"', text)
     opening = Markup('<svg {} role="img" aria-label="{}">').format(Markup(box.group() if box else ""), label)
     return opening + Markup(re.sub(r">\s+<", "><", text[text.index(">") + 1 :]).rstrip())
@@ -158,7 +160,7 @@ def grouped_bars(
         shown = ["-" if value is None else as_text(value, percent) for value in values]
         if named or None in values:
             texts = shown if named else ["-" if value is None else "" for value in values]
-            axes.bar_label(bars, texts, padding=2, fontsize=7, color=COLOR["muted"])
+            axes.bar_label(bars, texts, padding=2, fontsize=7.5, color=COLOR["muted"])
     axes.set_xticks(place, list(groups))
     axes.tick_params(axis="x", length=0)
     axes.axhline(0, color=COLOR["muted"], linewidth=0.8)
@@ -200,4 +202,4 @@ def point(axes: Axes, x: float, y: float, look: Look, text: str) -> None:
     """One named point of a scatter plot."""
     color = COLOR[look.color]
     axes.scatter([x], [y], s=52, facecolor=COLOR["paper"] if look.hollow else color, edgecolor=color, linewidth=1.4)
-    axes.annotate(text, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8.5, color=color)
+    axes.annotate(text, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8.5)

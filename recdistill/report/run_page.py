@@ -136,7 +136,9 @@ def _main_table(run: StoredRun) -> MainTable:
         cells += [signed(run.metric(name, "poplift"), ".1%"), f"{model['parameters']:,}", size(model["bytes"])]
         if timed:
             cells.append("-" if (one := times[name]) is None else f"{one:.3g} ms")
-        rows.append(ModelRow(label(name), _kind(model), look[name], cells, name == "student"))
+        rows.append(
+            ModelRow(label(name), "" if model["kind"] == name else _kind(model), look[name], cells, name == "student")
+        )
     columns = ["model", *names, "popularity lift", "parameters", "size", *(["latency"] if timed else [])]
     where = "test part" if run.split == "test" else "validation part: test was not read"
     lead = f"All on the {where}. Models are selected by NDCG@{run.k} on the validation part."

@@ -245,7 +245,7 @@ def _losses(name: str, epochs: Epochs) -> Shown:
             log_axis(axes, "y", "{:g}".format)
         epochs_axis(axes)
 
-    title = f"Loss of the {name}"
+    title = f"Loss: {label(name)}"
     caption = "Mean over the steps of an epoch: the sum, and its weighted terms."
     key = "loss-" + "".join(letter if letter.isalnum() else "-" for letter in name)
     shown = {"sum" if term == "loss" else term: one for term, one in look.items()}

@@ -105,6 +105,9 @@ def _noise(run: StoredRun) -> Iterator[str]:
     if n < FEW_USERS:
         yield f"With {n} users nothing can be said about noise."
         return
+    if not difference.any():
+        yield "For every single user it is as good as scratch."
+        return
     low, high = interval(difference)
     beyond = "beyond" if low > 0 or high < 0 else "within"
     yield (
@@ -153,8 +156,10 @@ def _lift(run: StoredRun) -> Iterator[str]:
         yield text + "."
     elif abs(mine - base) < SAME_LIFT:
         yield text + ": distillation left popularity bias as it was."
+    elif min(mine, base) > 0:
+        yield text + f": distillation {'added to' if mine > base else 'reduced'} popularity bias."
     else:
-        yield text + f": distillation {'added to' if abs(mine) > abs(base) else 'reduced'} popularity bias."
+        yield text + f": distillation made them {'more' if mine > base else 'less'} popular."
 
 
 def _unpopular(run: StoredRun) -> Iterator[str]:

@@ -1,0 +1,93 @@
+"""Figures as inline SVG."""
+
+import re
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from recdistill.report.plots import (
+    LINE_POINTS,
+    VARIABLES,
+    as_text,
+    drawn,
+    grouped_bars,
+    line,
+    log_axis,
+    looks,
+    point,
+    thinned,
+)
+
+LOOK = looks(["teacher", "student"])
+
+
+def bars(axes: Axes) -> None:
+    grouped_bars(axes, ["head", "tail <&>"], {"teacher": [0.5, 0.25], "student": [0.125, None]}, LOOK)
+
+
+def test_two_figures_share_no_id() -> None:
+    ids = [re.findall(r'\bid="([^"]*)"', drawn(name, "label", bars)) for name in ("one", "two")]
+    assert set(ids[0]) & set(ids[1]) == set()
+    assert [one.removeprefix("one-") for one in ids[0]] == [two.removeprefix("two-") for two in ids[1]]
+
+
+def test_the_same_figure_has_the_same_bytes() -> None:
+    assert drawn("one", "label", bars) == drawn("one", "label", bars)
+
+
+def test_colours_are_variables_and_fonts_the_pages() -> None:
+    svg = drawn("one", "label", bars)
+    assert re.findall(r"#[0-9a-f]{6}\b|font-family|font:", svg) == []
+    assert set(re.findall(r"var\(--(\w+)\)", svg)) <= set(VARIABLES)
+    assert "xmlns" not in svg
+    assert "<style" not in svg
+
+
+def test_texts_and_labels_are_escaped() -> None:
+    svg = drawn("one", '"<script>', bars)
+    assert "tail &lt;&amp;&gt;" in svg
+    assert 'aria-label="&#34;&lt;script&gt;"' in svg
+
+
+def test_a_value_that_does_not_exist_is_a_dash_and_no_zero() -> None:
+    texts = re.findall(r">([^<>]+)</text>", drawn("one", "label", bars))
+    over = [text for text in texts if text in ("0.500", "0.250", "0.125", "-", "0.000")]
+    assert over == ["0.500", "0.250", "0.125", "-"]
+
+
+def test_dollar_signs_are_text() -> None:
+    svg = drawn("one", "label", lambda axes: point(axes, 1.0, 2.0, LOOK["student"], "$\\frac{1}{0}$"))
+    assert ">$\\frac{1}{0}$</text>" in svg
+
+
+def test_a_logarithmic_axis_spells_its_ticks() -> None:
+    def draw(axes: Axes) -> None:
+        line(axes, [84_000, 672_000], [0.1, 0.2], LOOK["student"])
+        log_axis(axes, "x", lambda size: f"{size / 1000:.0f} kB")
+
+    texts = re.findall(r">([^<>]+ kB)</text>", drawn("one", "label", draw))
+    assert {"100 kB", "200 kB", "500 kB"} <= set(texts)
+
+
+def test_long_curves_are_thinned_between_their_ends() -> None:
+    x, y = thinned(np.arange(5000), np.arange(5000) ** 2)
+    assert len(x) <= LINE_POINTS
+    assert (x[0], x[-1], y[-1]) == (0, 4999, 4999**2)
+    assert thinned([1, 2], [3, 4])[0].tolist() == [1, 2]
+
+
+def test_every_model_of_a_run_looks_different_and_roles_look_the_same_everywhere() -> None:
+    names = ["teacher.a", "teacher.b", "teacher.c", "scratch", "student", "trained.bd", "mostpop"]
+    found = looks(names)
+    assert len(set(found.values())) == len(names)
+    assert found["student"] == LOOK["student"]
+    assert found["teacher.a"] == LOOK["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("value", "percent", "text"),
+    [(0.0421, True, "4.2%"), (0.364, True, "36%"), (0.3168, False, "0.317"), (1.5, False, "1.50")],
+)
+def test_values_over_bars_are_short(value: float, percent: bool, text: str) -> None:
+    assert as_text(value, percent) == text
