@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -22,6 +23,7 @@ VARIABLES = (
 )  # fmt: skip
 COLOR = {name: f"#fa57{n:02x}" for n, name in enumerate(VARIABLES)}
 EXTRA = tuple(name for name in VARIABLES if name.startswith("extra"))
+MOST_NUMBERS = 12  # bars of a figure that can have their values over them
 LINE_POINTS = 240  # a curve of a figure 330 units wide needs no more
 
 STYLE: Any = {
@@ -149,7 +151,7 @@ def grouped_bars(
     """
     place = np.arange(len(groups), dtype=np.float64)
     width = 0.8 / max(len(series), 1)
-    named = len(groups) * len(series) <= 12  # more numbers than that would touch each other
+    n_bars = len(groups) * len(series)
     for n, (name, values) in enumerate(series.items()):
         one, color = look[name], COLOR[look[name].color]
         x = place + (n - (len(series) - 1) / 2) * width
@@ -157,49 +159,65 @@ def grouped_bars(
             x, [value or 0.0 for value in values], width * 0.86,
             facecolor="none" if one.hollow else color, edgecolor=color, linewidth=1.0,
         )  # fmt: skip
-        shown = ["-" if value is None else as_text(value, percent) for value in values]
-        if named or None in values:
-            texts = shown if named else ["-" if value is None else "" for value in values]
-            axes.bar_label(bars, texts, padding=2, fontsize=7.5, color=COLOR["muted"])
+        texts = ["-" if value is None else bar_text(value, percent, n_bars) for value in values]
+        axes.bar_label(bars, texts, padding=2, fontsize=7.5, color=COLOR["muted"])
     axes.set_xticks(place, list(groups))
     axes.tick_params(axis="x", length=0)
     axes.axhline(0, color=COLOR["muted"], linewidth=0.8)
     axes.spines["bottom"].set_visible(False)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if percent:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        percent_axis(axes.yaxis)
     axes.margins(y=0.12)
 
 
-def as_text(value: float, percent: bool) -> str:
-    """A value as short as a bar is wide."""
-    if percent:
-        return f"{value:.1%}" if abs(value) < 0.0995 else f"{value:.0%}"
-    return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
+def bar_text(value: float, percent: bool, n_bars: int) -> str:
+    """A value as short as its bar is wide; nothing where there are too many bars for numbers."""
+    if n_bars > MOST_NUMBERS:
+        return ""
+    if not percent:
+        return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
+    return f"{100 * value:.0f}{'%' if n_bars <= MOST_NUMBERS - 4 else ''}".replace("-", "\N{MINUS SIGN}")
 
 
 def line(axes: Axes, x: Any, y: Any, look: Look, **more: Any) -> None:
-    """One curve."""
-    axes.plot(*thinned(x, y), color=COLOR[look.color], linestyle=look.dash, **more)
+    """One curve; a single point is a dot."""
+    x, y = thinned(x, y)
+    alone: dict[str, Any] = {"marker": "o", "markersize": 4} if len(x) == 1 else {}
+    axes.plot(x, y, color=COLOR[look.color], linestyle=look.dash, **(alone | more))
 
 
 def epochs_axis(axes: Axes) -> None:
     """Whole epochs along x."""
     axes.set(xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+
+
+def percent_axis(axis: Axis) -> None:
+    """Ticks as percentages."""
+    axis.set_major_formatter(FuncFormatter(lambda part, _: f"{part:.0%}".replace("-", "\N{MINUS SIGN}")))
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"], text: Callable[[float], str]) -> None:
-    """A logarithmic axis with a few round ticks, spelled by `text`."""
+    """A logarithmic axis with a few round ticks, spelled by `text`; call it when all is drawn."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+    low, high = axis.get_view_interval()
+    subs = (1, 2, 5) if high / low < 200 else (1,)
+    axis.set_major_locator(MaxNLocator(4) if high / low < 5 else LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda tick, _: text(tick)))
 
 
-def point(axes: Axes, x: float, y: float, look: Look, text: str) -> None:
-    """One named point of a scatter plot."""
-    color = COLOR[look.color]
-    axes.scatter([x], [y], s=52, facecolor=COLOR["paper"] if look.hollow else color, edgecolor=color, linewidth=1.4)
-    axes.annotate(text, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8.5)
+def points(
+    axes: Axes, at: Mapping[str, tuple[float, float]], look: Mapping[str, Look], text: Mapping[str, str]
+) -> None:
+    """Named points of a scatter plot with positive x; of two that are close, the lower one has its name below."""
+    for name, (x, y) in at.items():
+        one, color = look[name], COLOR[look[name].color]
+        axes.scatter([x], [y], s=52, facecolor=COLOR["paper"] if one.hollow else color, edgecolor=color, linewidth=1.4)
+    low, high = axes.get_ylim()
+    for name, (x, y) in at.items():
+        near = [y2 for other, (x2, y2) in at.items() if other != name and abs(np.log(x2 / x)) < 1]
+        below = any(0 <= y2 - y < 0.09 * (high - low) for y2 in near)
+        axes.annotate(text[name], (x, y), xytext=(7, -11 if below else 5), textcoords="offset points", fontsize=8.5)

@@ -14,7 +14,7 @@ from recdistill.report.html import render, share, signed, size, value, write_pag
 from recdistill.report.plots import Look, looks
 from recdistill.report.sections import Numbers, label, sections
 from recdistill.report.stored import StoredRun, read_run
-from recdistill.report.verdict import gap_closed, latency, teacher_of, unpopular_group, verdict
+from recdistill.report.verdict import gap_closed, group_names, latency, teacher_of, unpopular_group, verdict
 
 PAGE = "report.html"
 
@@ -65,6 +65,7 @@ def page(run: StoredRun) -> str:
         verdict=verdict(run),
         facts=_facts(run),
         main=_main_table(run),
+        bought=_bought(run),
         metrics=_every_metric(run),
         sections=sections(run),
         provenance=_provenance(run),
@@ -145,6 +146,40 @@ def _main_table(run: StoredRun) -> MainTable:
     if "scratch" not in run.models:
         lead += " Scratch is missing: it was switched off (scratch.enabled=false)."
     return MainTable(lead, columns, next(iter(names)), rows)
+
+
+def _bought(run: StoredRun) -> list[tuple[str, str]]:
+    """What results.json tells of the distillation, for the largest cut-off."""
+    told, k = run.results["distillation"], run.k
+    rows = []
+    if gaps := told.get("gap_closed"):
+        gaps = {name.removeprefix(f"{run.split}/"): gap for name, gap in gaps.items() if name.endswith(f"@{k}")}
+        rows.append(("gap closed", ", ".join(f"{name} {share(gap)}" for name, gap in gaps.items())))
+    if f"users_better@{k}" in told:
+        better, worse, equal = (told[f"users_{how}@{k}"] for how in ("better", "worse", "equal"))
+        text = f"{better:,} better, {worse:,} worse, {equal:,} the same"
+        rows.append((f"users' NDCG@{k} against scratch", text))
+    for kind, names in _strata_names(run).items():
+        parts = {one: told.get(f"gain_share@{k}/{kind}={one}") for one in names}
+        if any(part is not None for part in parts.values()):
+            text = ", ".join(f"{names[one]} {share(part)}" for one, part in parts.items())
+            rows.append((f"gain in hits, by share of {'interactions' if kind == 'group' else 'items'}", text))
+    if f"overlap@{k}" in told:
+        rbo = told.get(f"rbo@{k}")
+        text = f"{share(told[f'overlap@{k}'])} of the items" + (
+            "" if rbo is None else f"; rank-biased overlap {rbo:.3f}"
+        )
+        rows.append((f"in common with the teacher's top {k}", text))
+    return rows
+
+
+def _strata_names(run: StoredRun) -> dict[str, dict[str, str]]:
+    """What the strata of items are called, by kind."""
+    groups, items = run.strata("recall", "group"), run.strata("recall", "items")
+    return {
+        "group": dict(zip(groups, group_names(len(groups)), strict=True)),
+        "items": {one: one for one in items},
+    }
 
 
 def _every_metric(run: StoredRun) -> Numbers:

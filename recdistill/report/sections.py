@@ -8,10 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
 from recdistill.report.html import share, signed, size, value
-from recdistill.report.plots import COLOR, EXTRA, Look, drawn, epochs_axis, grouped_bars, line, log_axis, looks, point
+from recdistill.report.plots import (
+    COLOR,
+    EXTRA,
+    Look,
+    drawn,
+    epochs_axis,
+    grouped_bars,
+    line,
+    log_axis,
+    looks,
+    percent_axis,
+    points,
+)
 from recdistill.report.stored import Epochs, StoredRun
 from recdistill.report.verdict import group_names, latency
 
@@ -136,7 +147,7 @@ def _lorenz(run: StoredRun, counts: Mapping[str, np.ndarray], look: Mapping[str,
             line(axes, *_curve(count), look[name])
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of items, least recommended first", ylabel="share of places")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(lambda part, _: f"{part:.0%}"))
+            percent_axis(axis)
 
     rows = [
         [label(name), value(run.metric(name, "gini")), share(float((count > 0).mean())), share(_top_share(count))]
@@ -195,7 +206,7 @@ def _lift_bins(series: Series, look: Mapping[str, Look]) -> Shown:
         axes.axhline(0, color=COLOR["muted"], linewidth=0.8)
         axes.set_xticks(range(1, n + 1))
         axes.set(xlabel="tenth of the users, least popular taste first")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda one, _: f"{one:.0%}"))
+        percent_axis(axes.yaxis)
 
     title, caption = "Lift by taste", "Ten equal groups of users by the mean popularity of what they chose in training."
     shown, columns = {name: look[name] for name in series}, [str(one) for one in range(1, n + 1)]
@@ -273,14 +284,13 @@ def _scatter(
     floor = run.metric("mostpop", "ndcg") if "mostpop" in run.models and "mostpop" not in at else None
 
     def draw(axes: Axes) -> None:
-        for name, x in at.items():
-            if (y := run.metric(name, "ndcg")) is not None:
-                point(axes, x, y, look[name], label(name))
         if floor is not None:
             axes.axhline(floor, color=COLOR["mostpop"], linestyle=":", linewidth=1.2)
-        log_axis(axes, "x", text)
-        axes.set(ylabel=f"NDCG@{run.k}")
+        axes.set(ylabel=f"NDCG@{run.k}", xscale="log")
         axes.margins(x=0.2, y=0.15)
+        there = {name: (x, y) for name, x in at.items() if (y := run.metric(name, "ndcg")) is not None}
+        points(axes, there, look, {name: label(name) for name in there})
+        log_axis(axes, "x", text)
 
     what = {"size": "Bytes of all weights", "latency": f"Median time to rank one user's top {run.k}"}[key]
     caption = f"{what}, logarithmic." + ("" if floor is None else " Dotted: MostPop, which has no weights.")

@@ -25,7 +25,7 @@ class Verdict:
 
 def verdict(run: StoredRun) -> Verdict:
     """The paragraph at the top of a run's page."""
-    rest = [_values(run), *_noise(run), *_cost(run), *_lift(run), *_unpopular(run)]
+    rest = [_values(run), *_noise(run), *_cost(run), *_lift(run), *_unpopular(run), *_gain(run)]
     return Verdict(_headline(run), rest)
 
 
@@ -176,3 +176,11 @@ def _unpopular(run: StoredRun) -> Iterator[str]:
     else:
         went = "rose" if mine > base else "fell" if mine < base else "stayed"
         yield f"In {where} recall@{run.k} {went} from {base:.4f} (scratch) to {mine:.4f}."
+
+
+def _gain(run: StoredRun) -> Iterator[str]:
+    """Where the hits gained over scratch lie."""
+    head = run.results["distillation"].get(f"gain_share@{run.k}/items=head")
+    gained = "scratch" in run.models and (run.metric("student", "recall") or 0) > (run.metric("scratch", "recall") or 0)
+    if head is not None and gained:
+        yield f"Of the hits gained over scratch, {head:.0%} are on the fifth of the items with the most users."

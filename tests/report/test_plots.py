@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from recdistill.report.plots import (
     LINE_POINTS,
     VARIABLES,
-    as_text,
+    bar_text,
     drawn,
     grouped_bars,
     line,
     log_axis,
     looks,
-    point,
+    points,
     thinned,
 )
 
@@ -52,12 +52,12 @@ def test_texts_and_labels_are_escaped() -> None:
 
 def test_a_value_that_does_not_exist_is_a_dash_and_no_zero() -> None:
     texts = re.findall(r">([^<>]+)</text>", drawn("one", "label", bars))
-    over = [text for text in texts if text in ("0.500", "0.250", "0.125", "-", "0.000")]
-    assert over == ["0.500", "0.250", "0.125", "-"]
+    over = [text for text in texts if text in (".500", ".250", ".125", "-", ".000")]
+    assert over == [".500", ".250", ".125", "-"]
 
 
 def test_dollar_signs_are_text() -> None:
-    svg = drawn("one", "label", lambda axes: point(axes, 1.0, 2.0, LOOK["student"], "$\\frac{1}{0}$"))
+    svg = drawn("one", "label", lambda axes: points(axes, {"student": (1.0, 2.0)}, LOOK, {"student": "$\\frac{1}{0}$"}))
     assert ">$\\frac{1}{0}$</text>" in svg
 
 
@@ -86,8 +86,21 @@ def test_every_model_of_a_run_looks_different_and_roles_look_the_same_everywhere
 
 
 @pytest.mark.parametrize(
-    ("value", "percent", "text"),
-    [(0.0421, True, "4.2%"), (0.364, True, "36%"), (0.3168, False, "0.317"), (1.5, False, "1.50")],
+    ("value", "percent", "n_bars", "text"),
+    [
+        (0.364, True, 8, "36%"),
+        (-0.364, True, 12, "\N{MINUS SIGN}36"),
+        (0.3168, False, 12, ".317"),
+        (1.5, False, 8, "1.50"),
+        (0.3168, False, 13, ""),
+    ],
 )
-def test_values_over_bars_are_short(value: float, percent: bool, text: str) -> None:
-    assert as_text(value, percent) == text
+def test_values_over_bars_are_as_short_as_the_bars_are_narrow(
+    value: float, percent: bool, n_bars: int, text: str
+) -> None:
+    assert bar_text(value, percent, n_bars) == text
+
+
+def test_a_curve_of_one_epoch_is_a_dot() -> None:
+    svg = drawn("one", "label", lambda axes: line(axes, [1], [0.5], LOOK["student"]))
+    assert len(re.findall(r"<use [^>]*var\(--student\)", svg)) == 1
