@@ -53,3 +53,8 @@ def size(n_bytes: float | None) -> str:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:,.3g} GB" if n_bytes < 999.5 else f"{n_bytes:,.0f} GB"
+
+
+def duration(milliseconds: float) -> str:
+    """A short time with two or three digits."""
+    return f"{milliseconds:.3g} ms" if milliseconds >= 1 else f"{1000 * milliseconds:.3g} µs"

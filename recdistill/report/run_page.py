@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from recdistill import __version__
-from recdistill.report.html import render, share, signed, size, value, write_page
+from recdistill.report.html import duration, render, share, signed, size, value, write_page
 from recdistill.report.plots import Look, looks
 from recdistill.report.sections import Numbers, label, sections
 from recdistill.report.stored import StoredRun, read_run
@@ -110,7 +110,7 @@ def _facts(run: StoredRun) -> list[tuple[str, str]]:
         part = student["bytes"] / run.models[teacher]["bytes"]
         facts.append((size(student["bytes"]), f"model size, {share(part)} of the teacher's"))
     if (mine := latency(run, "student")) is not None:
-        facts.append((f"{mine:.3g} ms", "median time to rank one user"))
+        facts.append((duration(mine), "median time to rank one user"))
     if (lift := run.metric("student", "poplift")) is not None:
         facts.append((signed(lift), f"popularity lift{_others(run, 'poplift')}"))
     if (name := unpopular_group(run)) is not None and run.metric("student", name) is not None:
@@ -136,7 +136,7 @@ def _main_table(run: StoredRun) -> MainTable:
         cells = [value(run.metric(name, metric)) for metric in names.values()]
         cells += [signed(run.metric(name, "poplift"), ".1%"), f"{model['parameters']:,}", size(model["bytes"])]
         if timed:
-            cells.append("-" if (one := times[name]) is None else f"{one:.3g} ms")
+            cells.append("-" if (one := times[name]) is None else duration(one))
         rows.append(
             ModelRow(label(name), "" if model["kind"] == name else _kind(model), look[name], cells, name == "student")
         )
@@ -154,7 +154,8 @@ def _bought(run: StoredRun) -> list[tuple[str, str]]:
     rows = []
     if gaps := told.get("gap_closed"):
         gaps = {name.removeprefix(f"{run.split}/"): gap for name, gap in gaps.items() if name.endswith(f"@{k}")}
-        rows.append(("gap closed", ", ".join(f"{name} {share(gap)}" for name, gap in gaps.items())))
+        text = ", ".join(f"{name} {share(gap)}" for name, gap in gaps.items() if gap is not None)
+        rows.append(("gap closed", text or "undefined: the teacher does not lead scratch by two standard errors"))
     if f"users_better@{k}" in told:
         better, worse, equal = (told[f"users_{how}@{k}"] for how in ("better", "worse", "equal"))
         text = f"{better:,} better, {worse:,} worse, {equal:,} the same"

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from recdistill.report.html import share, signed, size, value
+from recdistill.report.html import duration, share, signed, size, value
 from recdistill.report.plots import (
     COLOR,
     EXTRA,
@@ -270,7 +270,7 @@ def _trade_off(run: StoredRun, look: Mapping[str, Look]) -> Section:
     missing = []
     if times:
         title = "Accuracy against latency"
-        figures.append(_scatter(run, "latency", title, times, look, lambda one: f"{one:.3g} ms"))
+        figures.append(_scatter(run, "latency", title, times, look, duration))
     else:
         missing.append(f"Latency was not measured: {OLDER}")
     lead = "What accuracy costs. Up and left is better."

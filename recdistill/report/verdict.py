@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recdistill.report.html import share, signed, size
+from recdistill.report.html import duration, share, signed, size
 from recdistill.report.stored import StoredRun
 
 Z95 = 1.959964  # of the normal distribution
@@ -92,7 +92,7 @@ def _values(run: StoredRun) -> str:
     if (teacher := teacher_of(run)) is not None:
         parts.append(f"{run.metric(teacher, 'ndcg'):.4f} of the teacher")
     against = f", against {' and '.join(parts)}" if parts else ""
-    return f"On {where} it reaches {run.metric('student', 'ndcg'):.4f}{against}."
+    return f"On {where} the student reaches {run.metric('student', 'ndcg'):.4f}{against}."
 
 
 def _noise(run: StoredRun) -> Iterator[str]:
@@ -126,8 +126,8 @@ def _cost(run: StoredRun) -> Iterator[str]:
         text += f", {share(student['parameters'] / run.models[teacher]['parameters'])} of the teacher's"
     if (mine := latency(run, "student")) is not None:
         theirs = None if teacher is None else latency(run, teacher)
-        against = "" if theirs is None else f", the teacher in {theirs:.3g} ms"
-        text += f", and ranks one user in {mine:.3g} ms{against} (median)"
+        against = "" if theirs is None else f", the teacher in {duration(theirs)}"
+        text += f", and ranks one user in {duration(mine)}{against} (median)"
     yield text + "."
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from recdistill.report.record import (
     ModelRecord,
     Ranks,
     versions,
+    write_curves,
     write_parquet,
     write_results,
     write_status,
     write_tables,
 )
-from recdistill.store import read_json
+from recdistill.store import read_csv, read_json, write_csv
 
 USERS = np.array(["anna", "ben", "cleo"], dtype=object)
 ITEMS = np.array(["x", "y", "z"], dtype=object)
@@ -104,3 +106,22 @@ def test_the_status_names_state_process_and_more(tmp_path: Path) -> None:
     status = read_json(tmp_path / "status.json")
     assert (status["status"], status["error"]) == ("failed", "what")
     assert status["process"] > 0
+
+
+def test_the_epochs_of_models_that_the_cache_keeps_are_copied_under_their_roles(tmp_path: Path) -> None:
+    kept = tmp_path / "teachers" / "key"
+    write_csv(
+        kept / "history.csv", [{"epoch": 1, "loss": 0.5, "valid": None}, {"epoch": 2, "loss": 0.25, "valid": 0.3}]
+    )
+    models = {"teacher": record(), "student": record()}
+    models["teacher"] = replace(models["teacher"], about={"folder": str(kept)})
+    write_curves(tmp_path, models)
+    assert read_csv(tmp_path / "curves.csv") == [
+        {"model": "teacher", "epoch": "1", "loss": "0.5", "valid": ""},
+        {"model": "teacher", "epoch": "2", "loss": "0.25", "valid": "0.3"},
+    ]
+
+
+def test_a_run_of_nothing_trained_before_has_an_empty_file_of_curves(tmp_path: Path) -> None:
+    write_curves(tmp_path, {"student": record()})
+    assert read_csv(tmp_path / "curves.csv") == []

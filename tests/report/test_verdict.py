@@ -70,7 +70,8 @@ def test_without_scratch_or_distillation_nothing_was_bought(tmp_path: Path) -> N
 def test_size_popularity_and_the_unpopular_half_are_told_with_their_numbers(tmp_path: Path) -> None:
     found = run(tmp_path, student=model(0.4, 0.364, 0.094), scratch=model(0.3, 0.287, 0.099))
     said = text(verdict(found))
-    assert "reaches 0.4000, against 0.3000 of the same model trained alone (scratch) and 0.5000 of the teacher" in said
+    assert "On the test part the student reaches 0.4000, against 0.3000 of the same model trained alone" in said
+    assert "(scratch) and 0.5000 of the teacher." in said
     assert "100 parameters (400 B), 12.5% of the teacher's" in said
     assert "36% more popular than what its users chose themselves (scratch +29%, the teacher +30%)" in said
     assert "distillation added to popularity bias" in said
@@ -95,9 +96,9 @@ def test_what_happened_to_popularity_bias_is_told_by_sign(
 
 
 def test_latency_is_told_in_milliseconds(tmp_path: Path) -> None:
-    fast, slow = ({"latency": {"single": {"p50": seconds}}} for seconds in (0.00012, 0.0005))
+    fast, slow = ({"latency": {"single": {"p50": seconds}}} for seconds in (0.00012, 0.0015))
     found = run(tmp_path, student=model(0.4) | fast, teacher=model(0.5, parameters=800) | slow)
-    assert "ranks one user in 0.12 ms, the teacher in 0.5 ms (median)" in text(verdict(found))
+    assert "ranks one user in 120 µs, the teacher in 1.5 ms (median)" in text(verdict(found))
 
 
 def test_a_difference_beyond_the_noise_is_told_from_one_within(tmp_path: Path) -> None:
@@ -121,6 +122,15 @@ def test_few_users_tell_nothing_about_noise(tmp_path: Path) -> None:
 def test_the_interval_is_of_the_mean_of_the_pairs() -> None:
     low, high = interval(np.array([0.0, 2.0] * 50))  # mean 1, sd 1.00504, standard error 0.100504
     assert (low, high) == pytest.approx((1 - 0.196984, 1 + 0.196984), abs=1e-6)
+
+
+def test_where_the_gained_hits_lie_is_told_only_of_a_gain(tmp_path: Path) -> None:
+    found = run(tmp_path, student=model(0.4) | {"metrics": model(0.4)["metrics"] | {"test/recall@20": 0.5}})
+    found.results["distillation"]["gain_share@20/items=head"] = 0.93
+    says = "Of the hits gained over scratch, 93% are on the fifth of the items with the most users."
+    assert says in text(verdict(found))
+    found.results["models"]["student"]["metrics"]["test/recall@20"] = 0.35
+    assert says not in text(verdict(found))
 
 
 def test_popularity_groups_have_words() -> None:
