@@ -209,15 +209,21 @@ def log_axis(axes: Axes, which: Literal["x", "y"], text: Callable[[float], str])
     axis.set_major_formatter(FuncFormatter(lambda tick, _: text(tick)))
 
 
+def point(axes: Axes, x: float, y: float, look: Look, text: str, *, below: bool = False) -> None:
+    """One named point of a scatter plot; its name stands above it or below."""
+    color = COLOR[look.color]
+    axes.scatter([x], [y], s=52, facecolor=COLOR["paper"] if look.hollow else color, edgecolor=color, linewidth=1.4)
+    place = (7, -11) if below else (7, 5)
+    axes.annotate(text, (x, y), xytext=place, textcoords="offset points", fontsize=8.5)
+
+
 def points(
     axes: Axes, at: Mapping[str, tuple[float, float]], look: Mapping[str, Look], text: Mapping[str, str]
 ) -> None:
     """Named points of a scatter plot with positive x; of two that are close, the lower one has its name below."""
-    for name, (x, y) in at.items():
-        one, color = look[name], COLOR[look[name].color]
-        axes.scatter([x], [y], s=52, facecolor=COLOR["paper"] if one.hollow else color, edgecolor=color, linewidth=1.4)
+    axes.update_datalim(list(at.values()))
+    axes.autoscale_view()
     low, high = axes.get_ylim()
     for name, (x, y) in at.items():
         near = [y2 for other, (x2, y2) in at.items() if other != name and abs(np.log(x2 / x)) < 1]
-        below = any(0 <= y2 - y < 0.09 * (high - low) for y2 in near)
-        axes.annotate(text[name], (x, y), xytext=(7, -11 if below else 5), textcoords="offset points", fontsize=8.5)
+        point(axes, x, y, look[name], text[name], below=any(0 <= y2 - y < 0.09 * (high - low) for y2 in near))
