@@ -41,7 +41,7 @@ def signed(number: float | None, form: str = ".0%") -> str:
 
 def share(number: float | None) -> str:
     """A part of a whole."""
-    return "-" if number is None else f"{number:.1%}"
+    return "-" if number is None else f"{number:.1%}".replace("-", "\N{MINUS SIGN}")
 
 
 def size(n_bytes: float | None) -> str:

@@ -182,5 +182,10 @@ def _gain(run: StoredRun) -> Iterator[str]:
     """Where the hits gained over scratch lie."""
     head = run.results["distillation"].get(f"gain_share@{run.k}/items=head")
     gained = "scratch" in run.models and (run.metric("student", "recall") or 0) > (run.metric("scratch", "recall") or 0)
-    if head is not None and gained:
-        yield f"Of the hits gained over scratch, {head:.0%} are on the fifth of the items with the most users."
+    if head is None or not gained:
+        return
+    where = "on the fifth of the items with the most users"
+    if head > 1:
+        yield f"The whole gain in hits over scratch is {where}; the other items lost hits."
+    else:
+        yield f"Of the hits gained over scratch, {head:.0%} are {where}."

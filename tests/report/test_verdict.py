@@ -129,6 +129,9 @@ def test_where_the_gained_hits_lie_is_told_only_of_a_gain(tmp_path: Path) -> Non
     found.results["distillation"]["gain_share@20/items=head"] = 0.93
     says = "Of the hits gained over scratch, 93% are on the fifth of the items with the most users."
     assert says in text(verdict(found))
+    found.results["distillation"]["gain_share@20/items=head"] = 1.1
+    assert "The whole gain in hits over scratch is on the fifth" in text(verdict(found))
+    assert "the other items lost hits" in text(verdict(found))
     found.results["models"]["student"]["metrics"]["test/recall@20"] = 0.35
     assert says not in text(verdict(found))
 
