@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from recdistill.commands.parser import Parser
 from recdistill.report.run_page import write_report
 
 
@@ -16,7 +16,7 @@ def report(words: Sequence[str]) -> int:
         ConfigError: a folder is no finished run.
         CacheError: a file cannot be read or written.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "recdistill report", description="Write report.html into a run's folder again, from its stored files alone."
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")

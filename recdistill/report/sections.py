@@ -149,15 +149,16 @@ def _lorenz(run: StoredRun, counts: Mapping[str, np.ndarray], look: Mapping[str,
         for axis in (axes.xaxis, axes.yaxis):
             percent_axis(axis)
 
+    ginis = {name: run.metric(name, "gini") for name in counts}
     rows = [
-        [label(name), value(run.metric(name, "gini")), share(float((count > 0).mean())), share(_top_share(count))]
+        [label(name), value(ginis[name]), share(float((count > 0).mean())), share(_top_share(count))]
         for name, count in counts.items()
     ]
     behind = "" if popularity is None else " Shaded: the training interactions."
     caption = f"The further below the diagonal, the fewer items get the places.{behind}"
-    title = f"Lorenz curves of the top {run.k}"
+    title = f"Lorenz curves of the top {run.k}, with Gini"
     numbers = Numbers(["model", "Gini", "items recommended", "places of the top 1% of items"], rows)
-    shown = {name: look[name] for name in counts}
+    shown = {f"{label(name)} {value(gini)[:-1]}".rstrip(): look[name] for name, gini in ginis.items()}
     return Shown(title, drawn("lorenz", f"{title}. {caption}", draw), caption, shown, numbers)
 
 

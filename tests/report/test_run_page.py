@@ -166,6 +166,8 @@ def test_the_lorenz_table_counts_the_stored_lists(made: Path) -> None:
     recommended = lists["item_id"].nunique() / results_of(made)["dataset"]["n_items"]
     rows = [row for row in Page((made / "report.html").read_text(encoding="utf-8")).rows if row[0] == "student"]
     assert f"{recommended:.1%}" in [row[2] for row in rows if len(row) > 2]
+    gini = results_of(made)["models"]["student"]["metrics"]["test/gini@20"]
+    assert f"{gini:.4f}" in [row[1] for row in rows]
 
 
 def test_text_of_others_stays_text(changed: Callable[..., Page]) -> None:
