@@ -63,7 +63,7 @@ def test_a_run_leaves_its_files(first: tuple[Path, dict[str, Any]]) -> None:
     folder, cache = outputs / "runs" / "first", outputs / "cache"
     names = {"results.json", "history.csv"}
     names |= {f"{table}.parquet" for table in ("per_user", "users", "items", "topk", "ranks")}
-    names |= {"student.safetensors", "model.json", "env.json"}
+    names |= {"student.safetensors", "model.json", "env.json", "curves.csv"}
     assert names <= {path.name for path in folder.iterdir()}
     assert json.loads((folder / "results.json").read_text())["models"].keys() == results["models"].keys()
     (dataset,) = (path for path in (cache / "datasets").iterdir() if (path / "manifest.json").is_file())

@@ -158,7 +158,7 @@ def _lorenz(run: StoredRun, counts: Mapping[str, np.ndarray], look: Mapping[str,
     caption = f"The further below the diagonal, the fewer items get the places.{behind}"
     title = f"Lorenz curves of the top {run.k}, with Gini"
     numbers = Numbers(["model", "Gini", "items recommended", "places of the top 1% of items"], rows)
-    shown = {f"{label(name)} {value(gini)[:-1]}".rstrip(): look[name] for name, gini in ginis.items()}
+    shown = {label(name) + ("" if gini is None else f" {gini:.3f}"): look[name] for name, gini in ginis.items()}
     return Shown(title, drawn("lorenz", f"{title}. {caption}", draw), caption, shown, numbers)
 
 
