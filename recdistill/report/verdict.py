@@ -67,16 +67,17 @@ def interval(difference: np.ndarray) -> tuple[float, float]:
 def _headline(run: StoredRun) -> str:
     gap, teacher = gap_closed(run), teacher_of(run)
     student, method = run.metric("student", "ndcg"), run.results["distillation"]["name"]
-    reached = None if teacher is None else (student or 0.0) / (run.metric(teacher, "ndcg") or np.nan)
+    best = None if teacher is None else run.metric(teacher, "ndcg")
+    reached = f"{student / best:.0%}" if student is not None and best else None
     if method == "none":
         return f"A student trained alone, without distillation: NDCG@{run.k} {student:.3f}."
     if "scratch" not in run.models or run.split == "valid":
-        of = "" if reached is None else f", {reached:.0%} of its teacher's"
+        of = "" if reached is None else f", {reached} of its teacher's"
         return f"The student reaches NDCG@{run.k} {student:.3f}{of}; what distillation bought was not measured."
     if gap is None:
         if "gap_closed" in run.results["distillation"]:
             return "The teacher is not clearly better than the student trained alone: there is no gap to close."
-        return f"The student reaches {reached:.0%} of its best teacher's NDCG@{run.k}."
+        return f"The student reaches {reached or 'more than all'} of its best teacher's NDCG@{run.k}."
     if gap < 0:
         return f"Distillation did harm: in NDCG@{run.k} the student is below the same model trained alone."
     if gap > 1:
