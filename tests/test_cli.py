@@ -171,7 +171,6 @@ def test_words_that_name_nothing_are_refused(say, words, parts):
         (["+student.seed=3"], ["MF has no setting seed"]),
         (["~distill"], ["distill", "no _target_"]),
         (["~student._target_"], ["student", "no _target_"]),
-        (["dataset=file"], ["dataset.path=..."]),
         (["dataset.split.test=2"], ["dataset.split.test=2 is out of range", "between 0 and 1"]),
         (["dataset.filter.time_from=soon"], ["dataset.filter.time_from='soon'", "2015-01-31"]),
         (["teacher=stored"], ["teacher.run=..."]),
@@ -208,8 +207,12 @@ def test_all_problems_are_reported_together(say):
     assert "(dim must be >= 1)" in err
 
 
+def test_a_file_of_ones_own_that_is_not_named_is_asked_for(say):
+    refused(say("train", "dataset=file"), "dataset.path=None", "train=FILE")
+
+
 def test_two_values_are_missing_and_both_are_named(say):
-    refused(say("train", "dataset=file", "teacher=stored"), "dataset.path=...", "teacher.run=...")
+    refused(say("train", "dataset=file", "dataset.path=???", "teacher=stored"), "dataset.path=...", "teacher.run=...")
 
 
 @pytest.fixture
@@ -291,7 +294,7 @@ def test_a_pickled_job_is_never_read(say, tmp_path, flag, joined):
         (["dataset.name='a, b'", "-c", "job", "-p", "dataset"], "name: a, b"),
         (["evaluation.cutoffs=[5,10]", "-c", "job", "-p", "evaluation"], "- 5"),
         (["~trainer.epochs", "-c", "job", "-p", "trainer"], "batch_size"),
-        (["dataset=file", "-c", "job", "-p", "dataset"], "path: ???"),
+        (["teacher=stored", "-c", "job", "-p", "teacher"], "run: ???"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
