@@ -234,3 +234,63 @@ def _exponentials(users: Tensor, items: Tensor, slot: Tensor | None) -> tuple[Te
     if slot is not None:
         buffer.index_fill_(0, slot, 0.0)
     return score, peak
+
+
+def soft_targets(score: Tensor, valid: Tensor, temperature: float = 1.0) -> Tensor:
+    """softmax(score / temperature) over each row's valid entries; 0 elsewhere, and in rows without any.
+
+    Shapes:
+        score: [B, K] logits. valid: [B, K] bool. Returns: [B, K].
+
+    Example:
+        >>> soft_targets(torch.tensor([[2.0, 1.0, 9.0]]), torch.tensor([[True, True, False]]))
+        tensor([[0.7311, 0.2689, 0.0000]])
+    """
+    held = (score / temperature).masked_fill(~valid, torch.finfo(score.dtype).min)
+    return held.softmax(1).masked_fill(~valid, 0.0)
+
+
+def soft_cross_entropy(target: Tensor, score: Tensor, valid: Tensor, temperature: float = 1.0) -> Tensor:
+    """Cross-entropy of each row's softmax(score / temperature) over its valid entries against soft targets.
+
+    No factor temperature^2: gradients shrink as it grows.
+
+    Shapes:
+        target: [B, K] probabilities, 0 where not valid; no gradient should flow to them. score: [B, K] logits.
+        valid: [B, K] bool. Returns: [B] nats; 0 in rows without valid entries.
+    """
+    held = (score / temperature).masked_fill(~valid, torch.finfo(score.dtype).min)
+    return -(target * held.log_softmax(1).masked_fill(~valid, 0.0)).sum(1)
+
+
+def soft_binary_cross_entropy(target: Tensor, score: Tensor, valid: Tensor) -> Tensor:
+    """Each row's mean over valid entries of the cross-entropy of sigmoid(score) against probabilities.
+
+    Shapes:
+        target: [B, K] in 0..1. score: [B, K] logits. valid: [B, K] bool. Returns: [B] nats per entry; 0 in rows
+        without valid entries.
+    """
+    term = functional.binary_cross_entropy_with_logits(score, target.to(score.dtype), reduction="none")
+    return term.masked_fill(~valid, 0.0).sum(1) / valid.sum(1).clamp(min=1)
+
+
+def rank_discrepancy(above: Tensor, draws: int, n_items: int, steepness: float, *, first: int = 0) -> Tensor:
+    """How much lower than the teacher the student ranks each item of the teacher's list, in 0..1.
+
+    max(0, tanh( steepness (rank_k - k) )) with k the 0-based place in the list and
+    rank_k = first + floor( (n_items - 1) above_k / draws ).
+
+    Source: the dynamic weight of Tang and Wang, "Ranking Distillation", KDD 2018.
+
+    Shapes:
+        above: [B, K] int64, in the teacher's order: how many of `draws` uniformly drawn items the student scores higher
+        than the item. Returns: [B, K] float32.
+
+    Example:
+        >>> rank_discrepancy(torch.tensor([[2, 3, 1]]), 4, 11, 0.1)
+        tensor([[0.4621, 0.5370, 0.0000]])
+    """
+    # Whole numbers: a quotient that should be whole would otherwise be floored to the one below.
+    rank = first + torch.div((n_items - 1) * above, draws, rounding_mode="floor")
+    place = torch.arange(above.shape[1], device=above.device)
+    return torch.tanh(steepness * (rank - place).to(torch.float32)).clamp(min=0.0)

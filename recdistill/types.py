@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+SCORE_BYTES = 1 << 26  # of gathered item vectors in `SoftLabels.score_at`
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -41,6 +43,11 @@ class Interactions:
         start = count.new_zeros(self.n_users + 1)
         start[1:] = count.cumsum(0)
         return start, self.item
+
+    def transposed(self) -> Interactions:
+        """The same interactions with users and items exchanged, sorted by item and then user; without times."""
+        order = (self.item * self.n_users + self.user).argsort()
+        return Interactions(self.item[order], self.user[order], self.n_items, self.n_users)
 
     def popularity(self) -> Tensor:
         """[I] int64: distinct users of each item."""
@@ -92,10 +99,12 @@ class GroupLists:
     Args:
         groups: number of popularity groups, by equal summed training interactions.
         depth: how many items to keep per user and group.
+        partition: how items are grouped; see `recdistill.dataset.popularity.popularity_groups`.
     """
 
     groups: int
     depth: int
+    partition: str = "quantile"
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,9 @@ class SoftLabels:
         item: [U, D] int32, best first, seen items excluded, padded with 0. length: [U] int32, valid entries of a row.
         score: [U, D] float32 raw scores. group_item: [U, G, Dg] int32 and group_length: [U, G] int32, or None.
         user_vectors: [U, d] and item_vectors: [I, d] float32, or None.
+
+    `transposed` is the same with users and items exchanged (its `item` [I, D'] ranks users for every item, training
+    users excluded), where a distiller asked for it by `user_depth`; without group lists and vectors.
     """
 
     item: Tensor
@@ -118,12 +130,14 @@ class SoftLabels:
     group_length: Tensor | None = None
     user_vectors: Tensor | None = None
     item_vectors: Tensor | None = None
+    transposed: SoftLabels | None = None
 
     def score_at(self, user: Tensor, item: Tensor) -> Tensor:
         """Teacher's raw scores of arbitrary items.
 
         Shapes:
-            user: [B] int64. item: [B, M] int64. Returns: [B, M] float32, on the device of the vectors.
+            user: [B] int64. item: [B, M] int64. Returns: [B, M] float32, on the device of the vectors. Rows go in
+            chunks: beside the result, at most SCORE_BYTES (or one row's vectors) are held.
 
         Raises:
             ConfigError: the teacher has no vectors to compute them from.
@@ -134,7 +148,13 @@ class SoftLabels:
                 "scores outside the ranked list are computed from user and item vectors",
                 "choose a teacher with vectors (teacher=mf, teacher=lightgcn) or a ranking distiller (distill=rrd)",
             )
-        return (self.user_vectors[user].unsqueeze(1) * self.item_vectors[item]).sum(-1)
+        users, items = self.user_vectors, self.item_vectors
+        chunk = max(1, SCORE_BYTES // (4 * items.shape[1] * max(item.shape[1], 1)))
+        score = users.new_empty(item.shape)
+        for first in range(0, len(user), chunk):
+            rows = slice(first, first + chunk)
+            score[rows] = (items[item[rows]] @ users[user[rows]].unsqueeze(2)).squeeze(2)
+        return score
 
 
 @dataclass(frozen=True)

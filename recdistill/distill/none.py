@@ -10,7 +10,10 @@ from recdistill.types import Batch
 
 
 class NoDistillation(Distiller):
-    """The student trained on its own loss; the reference that every method must beat."""
+    """The student trained on its own loss; the reference that every method must beat.
+
+    Cost per step: nothing.
+    """
 
     teachers = None
 

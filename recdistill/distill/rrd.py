@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from recdistill.dataset.sampling import SeenItems, UnseenSampler
+from recdistill.dataset.sampling import SeenItems
 from recdistill.distill.base import Distiller, device_of
-from recdistill.distill.sampling import draw_by_rank
+from recdistill.distill.sampling import draw_by_rank, outside_sampler
 from recdistill.errors import require
 from recdistill.losses import distinct, plackett_luce, relaxed_ranking
 from recdistill.models.base import Recommender, Scorer
@@ -32,6 +32,9 @@ class RRD(Distiller):
 
     Differs from the authors' code: means instead of sums, here and in the base loss; the log-sum-exp is stable, so
     scores are not clamped; the paper's denominator counts the K-th item twice, their code and this one do not.
+
+    Cost per step: B x (K + L) pairs (`rest: sampled`), or one pass over B x I scores (`rest: all`), for the B distinct
+    users of a batch.
 
     Args:
         weight: factor on this term.
@@ -72,17 +75,24 @@ class RRD(Distiller):
         self, knowledge: Knowledge, interactions: Interactions, student: Recommender, generator: torch.Generator
     ) -> None:
         """Take the teacher's top items, and the complement of training and top items for the draws."""
-        labels, device = knowledge.one(), device_of(student)
-        depth = min(self.depth, labels.item.shape[1])
-        self.top = labels.item[:, :depth].to(device).long()  # [U, D]
-        self.length = labels.length.to(device).long().clamp(max=depth)  # [U]
+        labels = knowledge.one()
+        self.hold(labels.item, labels.length, interactions, device_of(student))
+
+    def hold(self, item: Tensor, length: Tensor, interactions: Interactions, device: torch.device) -> None:
+        """As `prepare`, from ranked lists: item [U, D] of any depth and length [U], on the CPU.
+
+        Methods that apply this loss to another problem (users per item, the items of a group) call it.
+        """
+        depth = min(self.depth, item.shape[1])
+        self.top = item[:, :depth].to(device).long()  # [U, D]
+        self.length = length.to(device).long().clamp(max=depth)  # [U]
         self.user = torch.arange(interactions.n_users, device=device)
         k = min(self.interesting, depth)
         self.kept, self.kept_valid = self.top[:, :k], self.user.new_tensor(range(k)) < self.length.unsqueeze(1)
         if self.rest == "all":
             self.seen = SeenItems(interactions, device)
         else:
-            self.outside = _outside(interactions, labels.item[:, :depth].long(), labels.length.long(), device)
+            self.outside = outside_sampler(interactions, item[:, :depth].long(), length.long(), device)
 
     def on_epoch_start(self, epoch: int, student: Recommender, generator: torch.Generator) -> None:
         """Redraw what is drawn."""
@@ -98,29 +108,20 @@ class RRD(Distiller):
         """The list loss over the distinct users of the batch."""
         if self.weight == 0:
             return {}
-        user, weight = distinct(batch.user)
+        return {"rrd": self.weight * self.list_loss(scorer, batch.user)}
+
+    def list_loss(self, scorer: Scorer, ids: Tensor) -> Tensor:
+        """The unweighted loss, averaged over the distinct users [B] given (of the problem that `hold` was told)."""
+        user, weight = distinct(ids)
         kept, valid = self.kept[user], self.kept_valid[user]
         score = scorer.pair_scores(user, kept)
         if self.rest == "sampled":
             below = scorer.pair_scores(user, self.below[user])
-            loss = relaxed_ranking(score, below, weight, valid, self.below_valid[user])
-        else:
-            row, item = self.seen.flat(user, weight > 0)
-            kept_row = torch.arange(len(user), device=user.device).unsqueeze(1).expand_as(kept)
-            kept_row = torch.where(valid, kept_row, len(user))
-            row, item = torch.cat([row, kept_row.flatten()]), torch.cat([item, kept.flatten()])
-            loss = scorer.catalogue_loss(
-                user, lambda rest, rows: plackett_luce(score[rows], rest, valid[rows], weight[rows]), row, item
-            )
-        return {"rrd": self.weight * loss}
-
-
-def _outside(interactions: Interactions, top: Tensor, length: Tensor, device: torch.device) -> UnseenSampler:
-    """The sampler of items that are neither in training nor in the teacher's top list."""
-    n_items = interactions.n_items
-    user = torch.arange(interactions.n_users).unsqueeze(1).expand_as(top)
-    listed = torch.arange(top.shape[1]) < length.unsqueeze(1)
-    key = torch.cat([interactions.user * n_items + interactions.item, (user * n_items + top)[listed]]).sort().values
-    count = torch.div(key, n_items, rounding_mode="floor").bincount(minlength=interactions.n_users)
-    start = torch.cat([count.new_zeros(1), count.cumsum(0)])
-    return UnseenSampler(start.to(device), (key % n_items).to(device), n_items)
+            return relaxed_ranking(score, below, weight, valid, self.below_valid[user])
+        row, item = self.seen.flat(user, weight > 0)
+        kept_row = torch.arange(len(user), device=user.device).unsqueeze(1).expand_as(kept)
+        kept_row = torch.where(valid, kept_row, len(user))
+        row, item = torch.cat([row, kept_row.flatten()]), torch.cat([item, kept.flatten()])
+        return scorer.catalogue_loss(
+            user, lambda rest, rows: plackett_luce(score[rows], rest, valid[rows], weight[rows]), row, item
+        )

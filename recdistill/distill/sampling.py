@@ -5,11 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recdistill.dataset.sampling import UnseenSampler
+from recdistill.types import Interactions
+
+
+def draw_weighted(log_weight: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """`number` different positions per row, drawn with the weights given, in rising order.
+
+    An exponential race: with E ~ Exp(1), the `number` smallest E / weight are a weighted sample without replacement.
+
+    Args:
+        log_weight: [B, D], any scale; -inf where a position cannot be drawn.
+        number: K.
+        generator: on the device of `log_weight`.
+
+    Returns:
+        [B, min(K, D)] int64 positions (0-based, rising); D marks missing draws.
+    """
+    depth = log_weight.shape[1]
+    late = torch.rand(log_weight.shape, generator=generator, device=log_weight.device)
+    # log(E / weight) = log(-log(uniform)) - log weight: no weight underflows.
+    late.clamp_(min=torch.finfo(late.dtype).tiny).log_().neg_().log_().sub_(log_weight)
+    value, drawn = late.topk(min(number, depth), dim=1, largest=False)
+    return torch.where(value == torch.inf, depth, drawn).sort(1).values
+
 
 def draw_by_rank(length: Tensor, depth: int, number: int, temperature: float, generator: torch.Generator) -> Tensor:
     """`number` different positions per user with weight exp(-rank / temperature), in rising order.
-
-    An exponential race: with E ~ Exp(1), the `number` smallest E / weight are a weighted sample without replacement.
 
     Args:
         length: [B] int64, valid positions of each user's list.
@@ -21,14 +43,12 @@ def draw_by_rank(length: Tensor, depth: int, number: int, temperature: float, ge
     Returns:
         [B, K] int64 positions (0-based, rising); positions at or beyond a user's length mark missing draws.
     """
-    time = torch.rand(len(length), depth, generator=generator, device=length.device)
     place = torch.arange(depth, device=length.device)
-    # log(E / weight) = log(-log(uniform)) + rank / temperature: no weight underflows.
-    late = time.clamp_(min=torch.finfo(time.dtype).tiny).log_().neg_().log_().add_(place / temperature)
-    late.masked_fill_(place >= length.unsqueeze(1), torch.inf)
-    drawn = late.topk(min(number, depth), dim=1, largest=False).indices
-    beyond = drawn >= length.unsqueeze(1)
-    return torch.where(beyond, depth, drawn).sort(1).values
+    return draw_weighted(
+        (-place / temperature).expand(len(length), depth).masked_fill(place >= length.unsqueeze(1), -torch.inf),
+        number,
+        generator,
+    )
 
 
 def draw_pairs(length: Tensor, number: int, mu: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -61,6 +81,17 @@ def _truncated_exponential(size: Tensor, shape: tuple[int, ...], mu: float, gene
     reach = -torch.expm1(-size / mu)  # mass of the first `size` positions, in float64 by type promotion
     drawn = (-mu * torch.log1p(-share * reach.to(share.dtype))).long()
     return torch.minimum(drawn, (size - 1).clamp(min=0))
+
+
+def outside_sampler(interactions: Interactions, top: Tensor, length: Tensor, device: torch.device) -> UnseenSampler:
+    """The sampler of items that are neither in training nor in the first `length` [U] entries of `top` [U, D]."""
+    n_items = interactions.n_items
+    user = torch.arange(interactions.n_users).unsqueeze(1).expand_as(top)
+    listed = torch.arange(top.shape[1]) < length.unsqueeze(1)
+    key = torch.cat([interactions.user * n_items + interactions.item, (user * n_items + top)[listed]]).sort().values
+    count = torch.div(key, n_items, rounding_mode="floor").bincount(minlength=interactions.n_users)
+    start = torch.cat([count.new_zeros(1), count.cumsum(0)])
+    return UnseenSampler(start.to(device), (key % n_items).to(device), n_items)
 
 
 def allocate(total: int, share: list[float]) -> list[int]:
