@@ -6,7 +6,7 @@ Letters: `U` users, `I` items, `B` rows, `N` negatives, `D` stored depth, `G` po
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from recdistill.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
 SCORE_BYTES = 1 << 26  # of gathered item vectors in `SoftLabels.score_at`
@@ -43,6 +44,10 @@ class Interactions:
         start = count.new_zeros(self.n_users + 1)
         start[1:] = count.cumsum(0)
         return start, self.item
+
+    def none(self) -> Interactions:
+        """No interactions, between the same users and items."""
+        return Interactions(self.user[:0], self.item[:0], self.n_users, self.n_items)
 
     def transposed(self) -> Interactions:
         """The same interactions with users and items exchanged, sorted by item and then user; without times."""
@@ -131,6 +136,12 @@ class SoftLabels:
     user_vectors: Tensor | None = None
     item_vectors: Tensor | None = None
     transposed: SoftLabels | None = None
+
+    def to(self, device: torch.device) -> SoftLabels:
+        """The ranking, its scores and the vectors on a device; without group lists and `transposed`."""
+        fields = ("item", "length", "score", "user_vectors", "item_vectors")
+        moved = {name: value.to(device) for name in fields if (value := getattr(self, name)) is not None}
+        return replace(self, group_item=None, group_length=None, transposed=None, **moved)
 
     def score_at(self, user: Tensor, item: Tensor) -> Tensor:
         """Teacher's raw scores of arbitrary items.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recdistill.dataset.popularity import equal_mass_groups
+from recdistill.dataset.popularity import partitioned
 from recdistill.dataset.table import Pairs, RawTable
 
 MOST = 0.9  # share of users from which a pattern is no accident
@@ -122,7 +122,7 @@ def spread(count: np.ndarray) -> Spread:
 
 
 def _groups(popularity: np.ndarray, groups: int) -> tuple[Group, ...]:
-    group = equal_mass_groups(popularity, groups)
+    group = partitioned(popularity, groups)
     inside = [popularity[group == number] for number in range(groups)]
     return tuple(Group(len(one), int(one.sum()), int(one.min()), int(one.max())) for one in inside)
 

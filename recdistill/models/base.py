@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from recdistill.errors import ConfigError
 from recdistill.losses import Head, bpr, catalogue_loss, distinct
 from recdistill.types import Batch, Interactions
 
@@ -41,6 +42,18 @@ class Scorer(ABC):
             score = score.masked_fill(left_out[:-1].view_as(score), torch.finfo(score.dtype).min)
         return head(score.logsumexp(1), slice(0, len(user)))
 
+    def transposed(self) -> Scorer:
+        """The same scores with users and items exchanged: `pair_scores(item [B], user [B, M])` and so on.
+
+        Raises:
+            ConfigError: the scores are not made from vectors.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} cannot score the users of an item",
+            "an item side needs scores that are inner products of user and item vectors",
+            "choose models with vectors (mf, lightgcn) or a distiller without an item side (distill=rrd)",
+        )
+
 
 class InnerProductScorer(Scorer):
     """score(u, i) = <user vector, item vector>."""
@@ -68,6 +81,10 @@ class InnerProductScorer(Scorer):
         """One pass in chunks; see `recdistill.losses.catalogue_loss` for cost and memory."""
         users = nn.functional.embedding(user, self.user_vectors, sparse=self.by_rows)
         return catalogue_loss(users, self.item_vectors, head, row, item)
+
+    def transposed(self) -> InnerProductScorer:
+        """The tables exchanged."""
+        return InnerProductScorer(self.item_vectors, self.user_vectors)
 
 
 class Recommender(nn.Module, ABC):

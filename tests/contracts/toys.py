@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from recdistill.dataset.popularity import popularity_groups
 from recdistill.dataset.sampling import SeenItems
-from recdistill.models.base import Recommender
+from recdistill.models.base import Recommender, Scorer
 from recdistill.models.mf import MF
 from recdistill.runtime import generator
 from recdistill.soft_labels.extract import Layout, extract
@@ -43,21 +46,51 @@ def model(cls: type[Recommender] = MF, seed: int = 0, **settings: object) -> Rec
     return made
 
 
-def labels(teacher: Recommender, depth: int = 12, request: GroupLists | None = None, epoch: int = 1) -> SoftLabels:
-    """The soft labels of a teacher, without a store."""
-    data = interactions()
-    layout = Layout(N_ITEMS, depth)
+def labels(
+    teacher: Recommender,
+    depth: int = 12,
+    request: GroupLists | None = None,
+    epoch: int = 1,
+    data: Interactions | None = None,
+) -> SoftLabels:
+    """The soft labels of a teacher, without a store; with ranked users per item where it has vectors."""
+    data = interactions() if data is None else data
+    layout = Layout(data.n_items, depth)
     if request is not None:
-        group = popularity_groups(data.popularity(), request.groups)
-        layout = Layout(N_ITEMS, depth, torch.where(data.popularity() > 0, group, -1), request.depth)
+        group = popularity_groups(data.popularity(), request.groups, request.partition)
+        layout = Layout(data.n_items, depth, torch.where(data.popularity() > 0, group, -1), request.depth)
     with torch.no_grad():
         scorer = teacher.scorer()
-        fields = extract(scorer, SeenItems(data), torch.arange(N_USERS), layout)
+        made = _labels(scorer, data, layout, epoch)
+        if scorer.user_vectors is None:
+            return made
+        other = _labels(scorer.transposed(), data.transposed(), Layout(data.n_users, depth), epoch)
+        tables = {name: getattr(scorer, name).detach().clone() for name in ("user_vectors", "item_vectors")}
+    return replace(made, transposed=other, **tables)
+
+
+def _labels(scorer: Scorer, data: Interactions, layout: Layout, epoch: int) -> SoftLabels:
+    fields = extract(scorer, SeenItems(data), torch.arange(data.n_users), layout)
     arrays: dict[str, Tensor] = {name: torch.from_numpy(value) for name, value in fields.items()}
-    for name in ("user_vectors", "item_vectors"):
-        if (table := getattr(scorer, name)) is not None:
-            arrays[name] = table.detach().clone()
     return SoftLabels(**arrays, teacher="toy", epoch=epoch, key="toy")
+
+
+def crowd(
+    teacher: Sequence[float], student: Sequence[float], n_users: int = 1, seen: Sequence[int] = ()
+) -> tuple[Knowledge, Interactions, MF]:
+    """`n_users` users who are all alike: what teacher and student score each item, and the items that all have seen."""
+    user = torch.arange(n_users).repeat_interleave(len(seen))
+    data = Interactions(user, torch.tensor(sorted(seen), dtype=torch.int64).repeat(n_users), n_users, len(teacher))
+    models = []
+    for scores in (teacher, student):
+        made = MF(dim=1)
+        made.prepare(data, generator(0, "model"))
+        with torch.no_grad():
+            made.user_table.fill_(1.0)
+            made.item_table[:, 0] = torch.tensor(scores)
+        models.append(made)
+    one = labels(models[0], depth=len(teacher), data=data)
+    return Knowledge({"toy": Trajectory("toy", (one,))}, {}), data, models[1]
 
 
 def knowledge(teachers: int = 1, checkpoints: int = 1, depth: int = 12, request: GroupLists | None = None) -> Knowledge:

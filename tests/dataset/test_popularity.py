@@ -53,3 +53,44 @@ def test_more_groups_than_items_with_interactions_is_an_error_that_says_how_many
     with pytest.raises(SettingsError, match="groups=3") as caught:
         popularity_groups(torch.tensor([5, 0, 2, 0]), 3)
     assert "the 2 items with training interactions" in caught.value.why
+
+
+def test_the_greedy_partition_has_the_worked_groups_and_can_give_one_too_many() -> None:
+    assert popularity_groups(torch.tensor(COUNTS), 2, "greedy").tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert popularity_groups(torch.tensor(COUNTS), 4, "greedy").tolist() == [0, 1, 2, 2, 3, 3, 3, 3]
+    assert popularity_groups(torch.tensor([3, 3, 3, 1]), 2, "greedy").tolist() == [0, 1, 2, 2]
+
+
+def test_the_greedy_partition_gives_an_item_above_its_share_a_group_of_its_own() -> None:
+    assert popularity_groups(torch.tensor([1, 1000, 1, 1, 0]), 4, "greedy").tolist() == [0, 0, 0, 0, 0]
+    assert popularity_groups(torch.tensor([10, 6, 3, 1]), 3, "greedy").tolist() == [0, 1, 2, 2]
+
+
+@settings(max_examples=100, deadline=None)
+@given(counts=st.lists(st.integers(0, 50), min_size=1, max_size=30).filter(any), data=st.data())
+def test_the_greedy_partition_equals_the_rule_as_it_is_told(counts: list[int], data: st.DataObject) -> None:
+    groups = data.draw(st.integers(1, sum(count > 0 for count in counts)))
+    order = sorted((item for item in range(len(counts)) if counts[item]), key=lambda item: (-counts[item], item))
+    target, made, current, mass = sum(counts) / groups, [], [], 0
+    for item in order:
+        current, mass = [*current, item], mass + counts[item]
+        if mass > target and len(current) == 1:
+            made, current, mass = [*made, current], [], 0
+        elif mass > target:
+            made, current, mass = [*made, current[:-1]], [item], counts[item]
+    if current and (mass > target / 2 or not made):
+        made = [*made, current]
+    elif current:
+        made[-1] = made[-1] + current
+    group = popularity_groups(torch.tensor(counts), groups, "greedy").tolist()
+    assert {g: [i for i in order if group[i] == g] for g in range(len(made))} == dict(enumerate(made))
+
+
+def test_equal_counts_are_equal_counts_of_items_with_interactions() -> None:
+    group = popularity_groups(torch.tensor([9, 0, 8, 7, 3, 2, 1, 0]), 3, "equal_count").tolist()
+    assert group == [0, 2, 0, 1, 1, 2, 2, 2]
+
+
+def test_another_partition_is_refused() -> None:
+    with pytest.raises(SettingsError, match="partition='random'"):
+        popularity_groups(torch.tensor([1, 2]), 2, "random")
