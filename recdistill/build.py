@@ -244,14 +244,21 @@ def _component(node: Any, path: str, base: Callable[..., T], problems: Problems)
     for key, value in node.items():
         if key == "_target_":
             continue
-        if isinstance(value, dict) and "_target_" in value:
-            kind = hints.get(key)
-            made = _component(value, f"{path}.{key}", kind if isinstance(kind, type) else object, problems)
-            settings[key] = _BROKEN if made is None else made
-        else:
-            settings[key] = value
+        settings[key] = _setting(value, f"{path}.{key}", hints.get(key), problems)
     _bind(cls, settings, path, problems)
     return cast(T | None, _try(lambda: cls(**settings), path, problems)) if len(problems.found) == before else None
+
+
+def _setting(value: Any, path: str, hint: Any, problems: Problems) -> Any:
+    """A plain value as it is; a component, or a mapping of names to components, constructed."""
+    if isinstance(value, dict) and "_target_" in value:
+        made = _component(value, path, hint if isinstance(hint, type) else object, problems)
+        return _BROKEN if made is None else made
+    if isinstance(value, dict) and typing.get_origin(hint) is dict:
+        inner = typing.get_args(hint)[1]
+        made = {key: _setting(one, f"{path}.{key}", inner, problems) for key, one in value.items()}
+        return _BROKEN if _BROKEN in made.values() else made
+    return value
 
 
 _BROKEN = object()  # stands for a nested component whose problems were already noted

@@ -40,7 +40,7 @@ from recdistill.store import file_hash, key_of, read_json, write_csv, write_json
 from recdistill.training.alone import Recipe, TrainedModel, describe, prepared, trained_alone
 from recdistill.training.checkpoint import save_weights
 from recdistill.training.trainer import Fit, fit
-from recdistill.types import Dataset, Knowledge, SoftLabels, TopK, Trajectory
+from recdistill.types import Dataset, Interactions, Knowledge, SoftLabels, TopK, Trajectory
 
 
 @dataclass(frozen=True)
@@ -132,46 +132,53 @@ def knowledge(stage: Stage, plan: Plan, teachers: dict[str, TrainedModel]) -> Kn
     dataset, request = stage.dataset, plan.distiller.group_lists
     layout = Layout(dataset.train.n_items, plan.config.soft_labels.depth)
     if request is not None:
-        group = popularity_groups(dataset.popularity, request.groups)
+        group = popularity_groups(dataset.popularity, request.groups, request.partition)
         group = torch.where(dataset.popularity > 0, group, -1)  # items without interactions are in no stratum
-        layout = Layout(layout.n_items, layout.depth, group, request.depth)
+        layout = Layout(layout.n_items, layout.depth, group, request.depth, request.partition)
+    user_depth = plan.distiller.user_depth
     trajectories = {}
     for name, teacher in teachers.items():
         points: list[tuple[int, Path | None]] = [*teacher.snapshots]
-        labels = [_labels(stage, name, teacher, *one, layout) for one in points or [(teacher.best_epoch, None)]]
+        labels = [
+            _labels(stage, name, teacher, *one, layout, user_depth) for one in points or [(teacher.best_epoch, None)]
+        ]
         trajectories[name] = Trajectory(name, tuple(labels))
     live = {name: (lambda teacher=teacher: teacher.load(None).train()) for name, teacher in teachers.items()}
     return Knowledge(trajectories, live)
 
 
 def _labels(
-    stage: Stage, name: str, teacher: TrainedModel, epoch: int, weights: Path | None, layout: Layout
+    stage: Stage, name: str, teacher: TrainedModel, epoch: int, weights: Path | None, layout: Layout, user_depth: int
 ) -> SoftLabels:
-    """One checkpoint's soft labels, from the cache or extracted now."""
-    groups = None if layout.group is None else [int(layout.group.max()) + 1, layout.group_depth]
+    """One checkpoint's soft labels, from the cache or extracted now; with ranked users per item where asked for."""
+    interactions = stage.dataset.training_view()
+    groups = None if layout.group is None else [int(layout.group.max()) + 1, layout.group_depth, layout.partition]
     made_by = file_hash(weights or teacher.weights)
-    parts = {
-        "weights": made_by,
-        "teacher": teacher.key,
-        "dataset": stage.dataset.fingerprint,
-        "depth": layout.depth,
-        "groups": groups,
-    }
-    key = key_of({"format_version": FORMAT_VERSION, "masked": "train", "ties": "item index"} | parts)
-    _note_use(stage, key)
-    labels = soft_labels(
-        stage.cache / "soft_labels" / key,
-        teacher=name,
-        epoch=epoch,
-        key=key,
-        layout=layout,
-        interactions=stage.dataset.training_view(),
-        device=stage.runtime.device,
-        model=lambda: teacher.load(weights),
-        about={"teacher": teacher.key, "name": name, "epoch": epoch, "depth": layout.depth, "groups": groups},
-        say=say,
-    )
-    return refuse_other_split(labels, stage.dataset.training_view())
+    parts = {"weights": made_by, "teacher": teacher.key, "dataset": stage.dataset.fingerprint}
+
+    def stored(layout: Layout, interactions: Interactions, what: dict[str, Any], transposed: bool) -> SoftLabels:
+        key = key_of({"format_version": FORMAT_VERSION, "masked": "train", "ties": "item index"} | parts | what)
+        _note_use(stage, key)
+        labels = soft_labels(
+            stage.cache / "soft_labels" / key,
+            teacher=name,
+            epoch=epoch,
+            key=key,
+            layout=layout,
+            interactions=interactions,
+            device=stage.runtime.device,
+            model=lambda: teacher.load(weights),
+            about={"teacher": teacher.key, "name": name, "epoch": epoch, **what},
+            say=say,
+            transposed=transposed,
+        )
+        return refuse_other_split(labels, interactions)
+
+    labels = stored(layout, interactions, {"depth": layout.depth, "groups": groups}, False)
+    if user_depth == 0:
+        return labels
+    users, what = Layout(interactions.n_users, user_depth), {"depth": user_depth, "groups": None, "transposed": True}
+    return replace(labels, transposed=stored(users, interactions.transposed(), what, True))
 
 
 def distilled(stage: Stage, plan: Plan, knowledge: Knowledge) -> tuple[Recommender, Fit]:

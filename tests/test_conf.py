@@ -79,7 +79,7 @@ def nodes(node, path):
 COMPONENTS = [
     (path, node)
     for name in FILES
-    if not name.startswith("hydra/") and not (name.startswith("teacher/") and "defaults" in (read(name) or {}))
+    if not name.startswith("hydra/") and "defaults" not in (read(name) or {})  # those say only what they add
     for path, node in nodes(read(name), name)
 ]
 

@@ -326,3 +326,25 @@ def test_a_distiller_over_several_teachers_checkpoints(tmp_path: Path) -> None:
 def test_checkpoints_are_asked_for_where_a_distiller_needs_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs several checkpoints of each teacher"):
         plan(tmp_path, "distill=curriculum", "~distill.depth", "~distill.interesting")
+
+
+def test_users_of_items_have_a_store_of_their_own_and_leave_the_others_key_alone(
+    first: tuple[Path, dict[str, Any]],
+) -> None:
+    outputs, results = first
+    small = ["distill.interesting_users=3", "distill.user_depth=9"]
+    both = ran(outputs, "both", "distill=ir_rrd", *small)
+    key = results["fingerprints"]["soft_labels"]
+    assert both["fingerprints"]["soft_labels"] == key
+    uses = set(json.loads((outputs / "runs" / "both" / "uses.json").read_text()))
+    (own,) = uses - set(json.loads((outputs / "runs" / "first" / "uses.json").read_text()))
+    about = json.loads((outputs / "cache" / "soft_labels" / own / "manifest.json").read_text())["made_by"]
+    assert about["transposed"]
+    assert about["depth"] == 9
+    lists = np.load(outputs / "cache" / "soft_labels" / own / "item.npy")
+    assert lists.shape == (results["dataset"]["n_items"], 9)
+    before = cached(outputs)
+    ran(outputs, "both-again", "distill=ir_rrd", *small, "distill.weight=0.3")
+    assert cached(outputs) == before
+    ran(outputs, "deeper", "distill=ir_rrd", "distill.interesting_users=3", "distill.user_depth=10")
+    assert len(set(cached(outputs)) - set(before)) == 4  # item, length, score, manifest of another key

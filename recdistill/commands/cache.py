@@ -204,7 +204,8 @@ def _what(shelf: str, marker: Path) -> str:
     if shelf == "soft_labels":
         made_by = about["made_by"]
         groups = "" if made_by["groups"] is None else f", {made_by['groups'][0]} groups"
-        return f"of {made_by['name']} {made_by['teacher'][:8]}, depth {made_by['depth']}{groups}"
+        side = ", users of items" if made_by.get("transposed") else ""
+        return f"of {made_by['name']} {made_by['teacher'][:8]}, depth {made_by['depth']}{groups}{side}"
     node = about["model"]
     kind = str(node["_target_"]).rpartition(".")[2]
     return f"{kind} {node.get('dim', '')} seed {about['seed']} on {about['dataset'][:8]}"

@@ -21,6 +21,7 @@ class Distiller(nn.Module, ABC):
     Attributes:
         requires: what the teacher must provide, of {"ranking", "scores", "vectors", "trajectory", "live"}.
         depth: how many items of the teacher's ranking it reads; at most `soft_labels.depth`.
+        user_depth: how many users of the teacher's ranking of users for each item it reads (0: there is none).
         group_lists: a request for ranked lists per popularity group, or None.
         teachers: the number of teachers it takes, or None for any number.
         replaces_base_loss: whether the student's own loss is left out.
@@ -28,6 +29,7 @@ class Distiller(nn.Module, ABC):
 
     requires: ClassVar[frozenset[str]] = frozenset()
     depth: int = 0
+    user_depth: int = 0
     group_lists: GroupLists | None = None
     teachers: int | None = 1
     replaces_base_loss: bool = False

@@ -20,7 +20,7 @@ class CEKD(Distiller):
     """Cross-entropy distillation on a subset: the teacher's softmax over K items of each user.
 
     Source: the classical loss of Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, on a
-    top-K subset; the form that Zhu and Zhang, "Rejuvenated cross entropy", ICLR 2026, start from. With s and t the raw
+    top-K subset; the form that Zhu and Zhang (ICLR 2026; see RCE-KD) start from. With s and t the raw
     scores of student and teacher and J_u the first K items of the guide's ranking of unseen items:
 
         loss(u) = - sum_{i in J_u} softmax_J(t / temperature)_i log softmax_J(s / temperature)_i

@@ -22,11 +22,11 @@ MOST_BELOW = 50  # teacher's items below a position that count in the draw, as p
 class RCEKD(Distiller):
     """Rejuvenated cross-entropy: exact on the student's top items, with company on the teacher's.
 
-    Paper: Zhu and Zhang, "Rejuvenated cross entropy", ICLR 2026 (arXiv 2509.20989). Cross-entropy over a subset bounds
-    NDCG there only if every item that the student ranks above a member is a member. The student's own top K is closed
-    in this sense; the teacher's is not, so items that the student ranks high join it. With J_S and J_T the top K of
-    student and teacher among unseen items, and CE(J) the cross-entropy of the student's softmax over J against the
-    teacher's (scores divided by `temperature`):
+    Paper: Zhu and Zhang, "Rejuvenating Cross-Entropy Loss in KD for Recommender Systems", ICLR 2026. Cross-entropy over
+    a subset bounds NDCG there only if every item that the student ranks above a member is a member. The student's own
+    top K is closed in this sense; the teacher's is not, so items that the student ranks high join it. With J_S and J_T
+    the top K of student and teacher among unseen items, and CE(J) the cross-entropy of the student's softmax over J
+    against the teacher's (scores divided by `temperature`):
 
         A:  `company` different items of the student's first `pool`, drawn with probability proportional to
             exp( (c_p + 1) / draw_temperature ), c_p = min(50, teacher's top-K items at the student's place p or below)

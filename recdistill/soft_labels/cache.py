@@ -37,6 +37,7 @@ def soft_labels(
     model: Callable[[], Recommender],
     about: dict[str, Any],
     say: Callable[[str], None],
+    transposed: bool = False,
 ) -> SoftLabels:
     """Open a store of soft labels; build what is missing of it first.
 
@@ -54,9 +55,11 @@ def soft_labels(
         model: loads the teacher; called only when something has to be built.
         about: what made the lists, for whoever looks at the cache.
         say: prints a line to the user.
+        transposed: rank users for every item: `interactions` and `layout` are those of the transposed problem. The
+            vectors are not kept a second time.
     """
     with locked(folder, f"the soft labels of {teacher}", say):
-        store = _Store(folder, layout, interactions.n_users, about)
+        store = _Store(folder, layout, interactions.n_users, about, transposed)
         if (missing := store.missing()) is not None:
             store.build(missing, model, interactions, device, say)
         arrays = store.open()
@@ -102,8 +105,8 @@ def _shard_hash(arrays: Mapping[str, np.ndarray], rows: slice) -> str:
 class _Store:
     """The files of one key. Manifest: shard number to hash of its rows in every field, and the whole files' hashes."""
 
-    def __init__(self, folder: Path, layout: Layout, n_users: int, about: dict[str, Any]) -> None:
-        self.folder, self.layout, self.n_users = folder, layout, n_users
+    def __init__(self, folder: Path, layout: Layout, n_users: int, about: dict[str, Any], transposed: bool) -> None:
+        self.folder, self.layout, self.n_users, self.transposed = folder, layout, n_users, transposed
         self.fields = layout.fields()
         row_bytes = sum(
             int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in self.fields.values()
@@ -146,13 +149,15 @@ class _Store:
         seen = SeenItems(interactions, device)
         arrays = self._map("r+")
         done = len(self.manifest["shards"])
-        say(
-            f"extracting soft labels: {len(missing)} of {-(-self.n_users // self.rows)} shards"
-            + (" (continued)" if done else "")
-        )
+        shards = f"{len(missing)} of {-(-self.n_users // self.rows)} shards" + (" (continued)" if done else "")
+        say(f"extracting soft labels{', users of items' if self.transposed else ''}: {shards}")
         with self._writing(), torch.no_grad():
             scorer = recommender.scorer()
-            self._write_whole({"user_vectors": scorer.user_vectors, "item_vectors": scorer.item_vectors})
+            if self.transposed:
+                scorer = scorer.transposed()
+                self._write_whole({})
+            else:
+                self._write_whole({"user_vectors": scorer.user_vectors, "item_vectors": scorer.item_vectors})
             for number in missing:
                 rows = self.shard(number)
                 user = torch.arange(rows.start, rows.stop, device=device)

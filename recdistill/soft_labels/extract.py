@@ -23,12 +23,14 @@ class Layout:
         depth: D, items kept per user (clipped to the catalogue).
         group: [I] popularity group of each item, or None; items of group -1 are in no list.
         group_depth: Dg, items kept per user and group.
+        partition: how the groups were made, for the record.
     """
 
     n_items: int
     depth: int
     group: Tensor | None = None
     group_depth: int = 0
+    partition: str = "quantile"
 
     def fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Row shape and dtype by field."""

@@ -14,7 +14,7 @@ import torch
 
 from contracts import toys
 from recdistill.dataset.popularity import popularity_groups
-from recdistill.errors import CacheError
+from recdistill.errors import CacheError, ConfigError
 from recdistill.models.base import Recommender
 from recdistill.models.mostpop import MostPop
 from recdistill.runtime import generator
@@ -36,8 +36,9 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 class Store:
     """A store of soft labels of the toy teacher, and what was asked for on the way."""
 
-    def __init__(self, folder: Path, model: Callable[[], Recommender] = toys.model) -> None:
+    def __init__(self, folder: Path, model: Callable[[], Recommender] = toys.model, transposed: bool = False) -> None:
         self.folder, self.model, self.loaded, self.lines = folder, model, 0, []
+        self.transposed = transposed
 
     def open(self) -> SoftLabels:
         def load() -> Recommender:
@@ -46,9 +47,12 @@ class Store:
 
         popularity = toys.interactions().popularity()
         group = torch.where(popularity > 0, popularity_groups(popularity, 3), -1)
+        layout, data = Layout(toys.N_ITEMS, 12, group, 5), toys.interactions()
+        if self.transposed:
+            layout, data = Layout(toys.N_USERS, 7), data.transposed()
         return soft_labels(
-            self.folder, teacher="toy", epoch=3, key="key", layout=Layout(toys.N_ITEMS, 12, group, 5),
-            interactions=toys.interactions(), device=torch.device("cpu"), model=load, about={}, say=self.lines.append,
+            self.folder, teacher="toy", epoch=3, key="key", layout=layout, interactions=data, about={},
+            device=torch.device("cpu"), model=load, say=self.lines.append, transposed=self.transposed,
         )  # fmt: skip
 
     def content(self) -> dict[str, bytes]:
@@ -210,3 +214,33 @@ def test_an_extraction_that_was_killed_continues(store: Store, tmp_path: Path) -
     assert killed.lines == [f"extracting soft labels: {total - 3} of {total} shards (continued)"]
     assert killed.content() == store.content()
     assert killed.manifest() == store.manifest()
+
+
+def test_users_of_items_are_stored_in_shards_of_items_without_a_second_copy_of_the_vectors(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", transposed=True)
+    found, data = store.open(), toys.interactions()
+    score = toys.model().scorer().all_scores(torch.arange(toys.N_USERS)).detach()
+    for item in range(toys.N_ITEMS):
+        have = set(data.user[data.item == item].tolist())
+        others = [user for user in range(toys.N_USERS) if user not in have]
+        expected = sorted(others, key=lambda user: (-float(score[user, item]), user))[:7]
+        n = int(found.length[item])
+        assert found.item[item, :n].tolist() == expected
+        assert found.score[item, :n].tolist() == pytest.approx(score[expected, item].tolist(), rel=1e-5)
+    assert found.user_vectors is None
+    assert set(store.content()) >= {"item.npy", "length.npy", "score.npy"}
+    assert not VECTORS & set(store.content())
+    assert len(store.manifest()["shards"]) > 1
+    again = Store(tmp_path / "store", transposed=True)
+    again.open()
+    assert again.loaded == 0
+
+
+def test_users_of_items_cannot_be_had_from_a_teacher_without_vectors(tmp_path: Path) -> None:
+    def mostpop() -> Recommender:
+        model = MostPop()
+        model.prepare(toys.interactions(), generator(0, "model"))
+        return model
+
+    with pytest.raises(ConfigError, match="cannot score the users of an item"):
+        Store(tmp_path / "store", mostpop, transposed=True).open()
