@@ -102,3 +102,23 @@ def allocate(total: int, share: list[float]) -> list[int]:
     for g in by_remainder[: total - sum(number)]:
         number[g] += 1
     return number
+
+
+def inverse_shares(mean: list[float], exponent: float, *, coarse: bool = False) -> list[float]:
+    """Each group's share, the larger the less popular its items: proportional to (max m + min m - m) ** exponent.
+
+    Args:
+        mean: m of each group.
+        exponent: 0 gives equal shares.
+        coarse: round the shares to hundredths and lift them to 0.1 before the power, as in the code of UnKD.
+
+    Example:
+        >>> inverse_shares([5.0, 2.0, 1.0], 1.0)
+        [0.1, 0.4, 0.5]
+    """
+    inverted = [max(mean) + min(mean) - one for one in mean]
+    share = [one / sum(inverted) for one in inverted]
+    if coarse:
+        share = [max(round(one, 2), 0.1) for one in share]
+    power = [one**exponent for one in share]
+    return [one / sum(power) for one in power]

@@ -42,6 +42,10 @@ class Scorer(ABC):
             score = score.masked_fill(left_out[:-1].view_as(score), torch.finfo(score.dtype).min)
         return head(score.logsumexp(1), slice(0, len(user)))
 
+    def among(self, item: Tensor) -> Scorer:
+        """The scorer of a part of the catalogue: its item j is `item[j]`, [J] different items."""
+        return _Among(self, item)
+
     def transposed(self) -> Scorer:
         """The same scores with users and items exchanged: `pair_scores(item [B], user [B, M])` and so on.
 
@@ -53,6 +57,19 @@ class Scorer(ABC):
             "an item side needs scores that are inner products of user and item vectors",
             "choose models with vectors (mf, lightgcn) or a distiller without an item side (distill=rrd)",
         )
+
+
+class _Among(Scorer):
+    """Some items of another scorer."""
+
+    def __init__(self, scorer: Scorer, item: Tensor) -> None:
+        self.scorer, self.item = scorer, item
+
+    def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
+        return self.scorer.pair_scores(user, self.item[item])
+
+    def all_scores(self, user: Tensor) -> Tensor:
+        return self.scorer.all_scores(user).index_select(1, self.item)
 
 
 class InnerProductScorer(Scorer):
@@ -81,6 +98,10 @@ class InnerProductScorer(Scorer):
         """One pass in chunks; see `recdistill.losses.catalogue_loss` for cost and memory."""
         users = nn.functional.embedding(user, self.user_vectors, sparse=self.by_rows)
         return catalogue_loss(users, self.item_vectors, head, row, item)
+
+    def among(self, item: Tensor) -> InnerProductScorer:
+        """The rows of those items."""
+        return InnerProductScorer(self.user_vectors, nn.functional.embedding(item, self.item_vectors))
 
     def transposed(self) -> InnerProductScorer:
         """The tables exchanged."""

@@ -8,26 +8,36 @@ import pytest
 import torch
 
 from contracts import toys
-from contracts.distiller import DistillerContract
+from contracts.ranking import RankingContract
 from recdistill.dataset.popularity import popularity_groups
+from recdistill.distill.sampling import inverse_shares
 from recdistill.distill.unkd import UnKD
 from recdistill.losses import pairwise
 from recdistill.models.mf import MF
 from recdistill.runtime import generator
-from recdistill.types import Batch, Knowledge, SoftLabels, Trajectory
+from recdistill.types import Batch, Interactions, Knowledge, SoftLabels, Trajectory
 
 
-class TestUnKD(DistillerContract):
+class TestUnKD(RankingContract):
     refused: ClassVar[list[dict[str, Any]]] = [
         {"weight": -1.0},
         {"groups": 0},
         {"pairs": 2, "groups": 3},
         {"mu": 0.0},
         {"depth": 1},
+        {"partition": "random"},
+        {"allocation": -1.0},
+        {"per": "item"},
     ]
 
     def make(self, **settings: Any) -> UnKD:
         return UnKD(**({"groups": 3, "pairs": 8, "mu": 3.0, "depth": 6} | settings))
+
+
+class TestUnKDAsTheAuthorsCodeDoes(RankingContract):
+    def make(self, **settings: Any) -> UnKD:
+        common: dict[str, Any] = {"groups": 3, "pairs": 8, "mu": 3.0, "depth": 6, "partition": "greedy", "per": "row"}
+        return UnKD(**(common | {"allocation": 1.0, "reference_quirks": True} | settings))
 
 
 def labels(distiller: UnKD) -> SoftLabels:
@@ -156,3 +166,80 @@ def test_raising_a_preferred_item_lowers_the_loss() -> None:
     assert all(slope[item] < 0 for item in better - worse)
     assert all(slope[item] > 0 for item in worse - better)
     assert all(slope[item] == 0 for item in set(range(toys.N_ITEMS)) - better - worse)
+
+
+def test_the_worked_allocation() -> None:
+    assert inverse_shares([5.0, 5 / 3], 0.0) == [0.5, 0.5]
+    assert inverse_shares([5.0, 5 / 3], 1.0) == pytest.approx([0.25, 0.75])
+    assert inverse_shares([5.0, 5 / 3], 2.0) == pytest.approx([0.1, 0.9])
+    student = toys.crowd([1.0] * 8, [1.0] * 8, 6)[2]
+    counts = torch.tensor([6, 4, 3, 2, 2, 1, 1, 1])  # the worked groups: means 5 and 5/3
+    item = torch.arange(8).repeat_interleave(counts)
+    user = torch.cat([torch.arange(int(count)) for count in counts])
+    order = (user * 8 + item).argsort()
+    data = Interactions(user[order], item[order], 6, 8)
+    found = {}
+    for allocation in (0.0, 1.0):
+        for quirks in (False, True):
+            distiller = UnKD(groups=2, pairs=30, allocation=allocation, reference_quirks=quirks)
+            one = toys.labels(student, request=distiller.group_lists, data=data)
+            distiller.prepare(Knowledge({"toy": Trajectory("toy", (one,))}, {}), data, student, torch.Generator())
+            found[allocation, quirks] = distiller.per_group
+    assert found == {(0.0, False): [15, 15], (0.0, True): [15, 15], (1.0, False): [8, 22], (1.0, True): [8, 22]}
+
+
+def test_the_quirks_of_the_authors_code_give_32_pairs_of_which_half_are_one_item_twice() -> None:
+    student = toys.model()
+    distiller = started(student, groups=4, pairs=30, depth=12, reference_quirks=True)
+    assert distiller.per_group == [8, 8, 8, 8]
+    twice = []
+    for seed in range(60):
+        distiller = started(student, seed, groups=4, pairs=30, depth=12, reference_quirks=True)
+        same = distiller.better == distiller.worse
+        twice.append(same[distiller.valid])
+    share = torch.cat(twice).double()
+    assert abs(share.mean() - 0.5) < 5 * (0.25 / len(share)) ** 0.5
+    user = torch.tensor([3])
+    score = student.scorer().pair_scores(user, torch.cat([distiller.better[user], distiller.worse[user]], 1))
+    better, worse = score.chunk(2, 1)
+    same = (distiller.better == distiller.worse)[user]
+    assert pairwise(better, worse, same).item() == pytest.approx(math.log(2))
+
+
+def test_pairs_follow_a_groups_share_of_the_allocation() -> None:
+    equal, inverse = started(toys.model()), started(toys.model(), allocation=3.0)
+    assert equal.per_group == [3, 3, 2]
+    assert sum(inverse.per_group) == 8
+    assert inverse.per_group[2] > inverse.per_group[0]
+
+
+@pytest.mark.parametrize("partition", ["quantile", "greedy", "equal_count"])
+def test_pairs_lie_within_the_groups_of_the_partition(partition: str) -> None:
+    data = toys.interactions()
+    group = popularity_groups(data.popularity(), 3, partition)
+    distiller = started(toys.model(), partition=partition)
+    inside = distiller.valid
+    assert distiller.lists.shape[1] == int(group[data.popularity() > 0].max()) + 1
+    assert group[distiller.better[inside]].equal(group[distiller.worse[inside]])
+
+
+def test_a_partition_into_one_group_too_many_is_taken_as_it_is() -> None:
+    counts = torch.tensor([3, 3, 3, 1])
+    item, user = torch.arange(4).repeat_interleave(counts), torch.cat([torch.arange(int(count)) for count in counts])
+    order = (user * 4 + item).argsort()
+    data, student = Interactions(user[order], item[order], 4, 4), toys.crowd([1.0] * 4, [1.0] * 4, 4)[2]
+    distiller = UnKD(groups=2, pairs=6, partition="greedy")
+    one = toys.labels(student, request=distiller.group_lists, data=data)
+    distiller.prepare(Knowledge({"toy": Trajectory("toy", (one,))}, {}), data, student, torch.Generator())
+    distiller.on_epoch_start(0, student, generator(0, "distiller", 1))
+    assert distiller.per_group == [2, 2, 2]
+    assert distiller.better.shape == (4, 6)
+
+
+def test_users_count_by_their_rows_where_asked() -> None:
+    student = toys.model(seed=7)
+    distiller = started(student, per="row")
+    rows = torch.tensor([1, 3, 3, 3])
+    term = distiller(student.scorer(), Batch(rows, rows, rows.unsqueeze(1)))["unkd"]
+    one, three = (distiller(student.scorer(), Batch(u, u, u.unsqueeze(1)))["unkd"] for u in (rows[:1], rows[1:2]))
+    assert term.item() == pytest.approx((one.item() + 3 * three.item()) / 4, rel=1e-6)
