@@ -21,7 +21,7 @@ DISTILLERS = [name for name in shelf.distillers() if name != "none"]
 @pytest.fixture(scope="module")
 def outcome() -> dict[str, str]:
     """Case to error."""
-    done = subprocess.run([sys.executable, str(PROGRAM)], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run([sys.executable, str(PROGRAM)], capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     if not found:

@@ -40,11 +40,12 @@ def test_terms_and_gradients_agree_and_a_step_never_waits(model: str, distiller:
         method.prepare(knowledge, toys.interactions(), student, generator(0, "distiller"))
         method.to(device)
         method.on_epoch_start(0, student, generator(0, "distiller", 1, device))
-        if distiller in ("rrd-published", "unkd"):  # draws differ between devices: take those of the CPU
-            if device == "cpu":
-                drawn = {name: value for name, value in vars(method).items() if isinstance(value, Tensor)}
-            else:
-                vars(method).update({name: value.to(device) for name, value in drawn.items()})
+        # Draws differ between devices: take those of the CPU.
+        if device == "cpu":
+            drawn = [{k: v for k, v in vars(m).items() if isinstance(v, Tensor)} for m in method.modules()]
+        else:
+            for module, values in zip(method.modules(), drawn, strict=True):
+                vars(module).update({name: value.to(device) for name, value in values.items()})
         rows = toys.batch()
         batch = Batch(rows.user.to(device), rows.positive.to(device), rows.negative.to(device))
         objective = Objective(student, method, 0.1)

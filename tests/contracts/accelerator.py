@@ -35,10 +35,11 @@ from recdistill.training.feed import Feed
 from recdistill.training.objective import Objective
 from recdistill.training.optimizers import make_optimizer
 from recdistill.training.trainer import train_step
+from recdistill.types import SoftLabels
 
 MODELS = shelf.models()
 DISTILLERS = shelf.distillers()
-HOLDERS = (nn.Module, UnseenSampler, SeenItems, Feed)  # objects whose tensors move
+HOLDERS = (nn.Module, UnseenSampler, SeenItems, SoftLabels, Feed)  # objects whose tensors move
 
 
 class Device:

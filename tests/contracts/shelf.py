@@ -15,11 +15,17 @@ from plugin.curriculum import Curriculum
 from plugin.together import Together
 from plugin.vectors import VectorMatch
 from recdistill.distill.base import Distiller
-from recdistill.distill.rrd import RRD
+from recdistill.distill.combined import Combined
 from recdistill.models.base import LOSSES, Recommender
 
 CONF = Path(__file__).parents[2] / "conf"
-TOY = {"dim": 4, "depth": 8, "interesting": 4, "uninteresting": 2, "pairs": 8, "groups": 3}  # at most these
+TOY = {  # at most these
+    **{"dim": 4, "depth": 8, "interesting": 4, "uninteresting": 3, "pairs": 8, "groups": 3},
+    **{"items": 4, "pool": 8, "draws": 5, "warm_up": 1, "company": 3, "corrections": 3},
+    **{"interesting_users": 3, "uninteresting_users": 2, "user_depth": 6, "items_per_step": 5},
+}
+
+DRAWN = {"draw": "sampled", "rest": "sampled"}
 
 
 def models() -> dict[str, Callable[[], Recommender]]:
@@ -34,11 +40,20 @@ def models() -> dict[str, Callable[[], Recommender]]:
 
 
 def distillers() -> dict[str, Callable[[], Distiller]]:
-    """Name to constructor; with the plug-ins of the tests and RRD's published form."""
+    """Name to constructor; with the plug-ins of the tests, and other forms of methods that have several."""
     found = {name: partial(cls, **settings) for name, cls, settings in _members("distill")}
-    published = {"interesting": 3, "uninteresting": 2, "depth": 8, "draw": "sampled", "rest": "sampled"}
-    more = {"vectors": VectorMatch, "together": Together, "curriculum": Curriculum}
-    return found | {"rrd-published": partial(RRD, **published)} | more
+    made = {
+        "rrd-published": partial(found["rrd"], **DRAWN),
+        "unkd-quirks": partial(found["unkd"], per="row", reference_quirks=True),
+        "cd-teacher": partial(found["cd"], guide="teacher"),
+        "cd-random": partial(found["cd"], guide="random"),
+        "ce_kd-ranks": partial(found["ce_kd"], guide="teacher", signal="ranks"),
+        "ir_rrd-published": partial(found["ir_rrd"], **DRAWN),
+        "dcd-published": partial(found["dcd"], **DRAWN),
+        "strata-published": partial(found["strata"], mix=0.5, **DRAWN),
+        "combined": lambda: Combined(parts={"list": found["rrd"](), "strata": found["unkd"]()}),
+    }
+    return found | made | {"vectors": VectorMatch, "together": Together, "curriculum": Curriculum}
 
 
 def _members(group: str) -> list[tuple[str, type[Any], dict[str, Any]]]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from contracts import toys
-from contracts.distiller import DistillerContract
+from contracts.ranking import RankingContract
 from recdistill.distill.rrd import RRD
 from recdistill.errors import ConfigError
 from recdistill.losses import plackett_luce, relaxed_ranking
@@ -16,7 +16,7 @@ from recdistill.runtime import generator
 from recdistill.types import Batch, Interactions, Knowledge
 
 
-class TestRRDWithTopItemsAboveAllOthers(DistillerContract):
+class TestRRDWithTopItemsAboveAllOthers(RankingContract):
     refused: ClassVar[list[dict[str, Any]]] = [
         {"weight": -0.1},
         {"interesting": 0},
@@ -31,13 +31,13 @@ class TestRRDWithTopItemsAboveAllOthers(DistillerContract):
         return RRD(**({"interesting": 4, "depth": 8} | settings))
 
 
-class TestRRDAsPublished(DistillerContract):
+class TestRRDAsPublished(RankingContract):
     def make(self, **settings: Any) -> RRD:
         common: dict[str, Any] = {"interesting": 3, "uninteresting": 2, "depth": 6, "temperature": 3.0}
         return RRD(**(common | {"draw": "sampled", "rest": "sampled"} | settings))
 
 
-class TestRRDWithDrawnItemsAboveAllOthers(DistillerContract):
+class TestRRDWithDrawnItemsAboveAllOthers(RankingContract):
     def make(self, **settings: Any) -> RRD:
         return RRD(**({"interesting": 3, "depth": 6, "draw": "sampled"} | settings))
 
