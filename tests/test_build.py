@@ -82,3 +82,26 @@ def test_row_adam_is_refused_for_a_model_whose_steps_move_all_rows() -> None:
     assert "LightGCN" in caught.value.what
     assert caught.value.fix == "set teacher.trainer.optimizer=adam"
     assert build.check(composed("trainer.optimizer=row_adam")).student.trainer.optimizer == "row_adam"
+
+
+def test_components_in_a_mapping_are_constructed_under_their_names() -> None:
+    distiller = build.check(composed("distill=combined", "distill.parts.list.weight=0.7")).distiller
+    assert {name: type(part).__name__ for name, part in distiller.members.items()} == {"list": "RRD", "strata": "UnKD"}
+    assert distiller.members["list"].weight == 0.7
+
+
+def test_a_part_can_be_another_choice_or_one_more() -> None:
+    words = ["distill=combined", "distill@distill.parts.list=ce_kd", "+distill@distill.parts.more=rd"]
+    distiller = build.check(composed(*words)).distiller
+    assert [type(part).__name__ for part in distiller.members.values()] == ["CEKD", "UnKD", "RD"]
+
+
+def test_what_is_wrong_in_components_of_a_mapping_is_reported_together_under_their_paths() -> None:
+    words = ["distill=combined", "distill.parts.list.weight=-1", "+distill.parts.strata.grups=3"]
+    with pytest.raises(RecDistillError) as caught:
+        build.check(composed(*words))
+    told = str(caught.value)
+    assert "distill.parts.list.weight=-1" in told
+    assert "distill.parts.strata.grups" in told
+    with pytest.raises(RecDistillError, match="not a Distiller"):
+        build.check(composed("distill=combined", "distill.parts.list={_target_:recdistill.models.mf.MF}"))

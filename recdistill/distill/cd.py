@@ -14,6 +14,7 @@ from recdistill.errors import require
 from recdistill.losses import distinct, soft_binary_cross_entropy, weighted_mean
 from recdistill.models.base import Recommender, Scorer
 from recdistill.ranking import score_chunks, select_top
+from recdistill.runtime import for_ranking
 from recdistill.types import Batch, Interactions, Knowledge, SoftLabels
 
 
@@ -102,6 +103,7 @@ class CD(Distiller):
         score = self.labels.score_at(self.everybody, self.item)
         self.target = ((score + self.shift) / self.temperature).sigmoid()  # [U, n]
 
+    @for_ranking()
     @torch.no_grad()
     def _ranked_at(self, student: Recommender, place: Tensor) -> Tensor:
         """[U, n] the items at some places of the student's ranking; whole rankings exist for one chunk of users."""

@@ -105,7 +105,7 @@ class InnerProductScorer(Scorer):
 
     def transposed(self) -> InnerProductScorer:
         """The tables exchanged."""
-        return InnerProductScorer(self.item_vectors, self.user_vectors)
+        return InnerProductScorer(self.item_vectors, self.user_vectors, by_rows=self.by_rows)
 
 
 class Recommender(nn.Module, ABC):

@@ -95,3 +95,14 @@ def test_list_and_explain_import_neither_torch_nor_hydra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "imported"
+
+
+@pytest.mark.parametrize("name", members("distill", (conf_folder(),)))
+def test_a_distillers_explanation_says_what_a_step_costs_and_what_the_teacher_must_provide(name, capsys):
+    assert cli.main(["explain", f"distill={name}"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\nCost per step: ") == 1
+    if name == "none":
+        return
+    assert "requires: ranking" in out or "The teacher must provide what\nany part requires" in out
+    assert (conf_folder().parent / "docs" / "methods" / f"{name}.md").is_file()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from recdistill.distill.sampling import allocate, draw_by_rank, draw_pairs
+from recdistill.distill.sampling import allocate, draw_by_rank, draw_pairs, draw_weighted
 from recdistill.runtime import generator
 
 DRAWS = 100_000
@@ -123,3 +123,27 @@ def test_thirty_pairs_are_shared_among_four_groups_as_8_8_7_7() -> None:
 def test_allocation_gives_the_total_by_largest_remainders(total: int, share: list[float], expected: list[int]) -> None:
     # 2.5 and 7.5 have equal remainders: the earlier group gets the one that is left
     assert allocate(total, share) == expected
+
+
+def test_a_weighted_draw_of_one_follows_its_weights_and_never_takes_what_weighs_nothing() -> None:
+    weight = torch.tensor([0.5, 0.0, 3.0, 1.0, 1e-30])
+    place = draw_weighted(weight.log().expand(DRAWS, 5), 1, generator(3, "test")).flatten()
+    count = place.bincount(minlength=6).numpy()
+    assert count[[1, 4, 5]].sum() == 0
+    law = weight[[0, 2, 3]].double().numpy()
+    assert chisquare(count[[0, 2, 3]], DRAWS * law / law.sum()).pvalue > 1e-6
+
+
+def test_a_weighted_draw_of_two_follows_the_law_without_replacement() -> None:
+    weight = np.array([1.0, 2.0, 4.0])
+    place = draw_weighted(torch.tensor(weight, dtype=torch.float32).log().expand(DRAWS, 3), 2, generator(4, "test"))
+    share = weight / weight.sum()
+    law = [share[i] * share[j] * (1 / (1 - share[i]) + 1 / (1 - share[j])) for i, j in ((0, 1), (0, 2), (1, 2))]
+    count = [int((place == torch.tensor(pair)).all(1).sum()) for pair in ((0, 1), (0, 2), (1, 2))]
+    assert sum(count) == DRAWS
+    assert chisquare(count, DRAWS * np.array(law)).pvalue > 1e-6
+
+
+def test_a_weighted_draw_of_more_than_there_is_marks_what_is_missing() -> None:
+    log_weight = torch.tensor([[0.0, -torch.inf, 2.0], [-torch.inf] * 3])
+    assert draw_weighted(log_weight, 5, generator(0, "test")).tolist() == [[0, 2, 3], [3, 3, 3]]

@@ -49,3 +49,21 @@ def test_the_catalogue_loss_of_any_scorer_equals_that_of_an_inner_product() -> N
     for pairs in ((), (row, item)):
         general = Scorer.catalogue_loss(scorer, user, lambda mass, rows: mass.exp().sum(), *pairs)
         torch.testing.assert_close(general, scorer.catalogue_loss(user, lambda mass, rows: mass.exp().sum(), *pairs))
+
+
+def test_a_transposed_scorer_scores_users_of_items() -> None:
+    scorer, user, item = double_scorer(), torch.tensor([[2, 7], [1, 0]]), torch.tensor([3, 16])
+    score = scorer.all_scores(torch.arange(toys.N_USERS))
+    torch.testing.assert_close(scorer.transposed().all_scores(item), score.T[item])
+    torch.testing.assert_close(scorer.transposed().pair_scores(item, user), score.T[item].gather(1, user))
+
+
+def test_the_scorer_of_some_items_scores_those() -> None:
+    scorer, user, item = double_scorer(), torch.tensor([2, 7]), torch.tensor([9, 3, 16])
+    score = scorer.all_scores(user)[:, item]
+    pairs = torch.tensor([[2, 0], [1, 1]])
+    for some in (scorer.among(item), Scorer.among(scorer, item)):
+        torch.testing.assert_close(some.all_scores(user), score)
+        torch.testing.assert_close(some.pair_scores(user, pairs), score.gather(1, pairs))
+        mass = some.catalogue_loss(user, lambda mass, rows: mass.sum())
+        torch.testing.assert_close(mass, score.logsumexp(1).sum())

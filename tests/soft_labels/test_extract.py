@@ -126,3 +126,24 @@ def test_without_vectors_scores_of_arbitrary_items_are_refused() -> None:
     labels: SoftLabels = toys.labels(mostpop())
     with pytest.raises(ConfigError, match="has no vectors"):
         labels.score_at(torch.tensor([0]), torch.tensor([[1]]))
+
+
+def test_scores_of_many_pairs_are_computed_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toys.model()
+    labels, item = toys.labels(model), torch.arange(toys.N_ITEMS).expand(toys.N_USERS, -1)
+    whole = labels.score_at(EVERYBODY, item)
+    for most in (1, 600):
+        monkeypatch.setattr("recdistill.types.SCORE_BYTES", most)
+        torch.testing.assert_close(labels.score_at(EVERYBODY, item), whole)
+    torch.testing.assert_close(whole, model.scorer().all_scores(EVERYBODY).detach())
+
+
+def test_transposed_interactions_are_the_same_pairs_sorted_by_item() -> None:
+    data = toys.interactions()
+    other = data.transposed()
+    assert (other.n_users, other.n_items) == (data.n_items, data.n_users)
+    pairs = list(zip(other.item.tolist(), other.user.tolist(), strict=True))
+    assert sorted(pairs) == list(zip(data.user.tolist(), data.item.tolist(), strict=True))
+    again = list(zip(other.user.tolist(), other.item.tolist(), strict=True))
+    assert again == sorted(again)
+    assert len(data.none()) == 0
