@@ -383,7 +383,7 @@ def _check_needs(plan: Plan, problems: Problems) -> None:
             problems.add(key, f"{name} needs several checkpoints of each teacher: set {key}=4")
     depth = plan.config.soft_labels.depth
     if distiller.depth > depth:
-        problems.add("soft_labels.depth", f"is {depth}, but distill.depth={distiller.depth} reads further down")
+        problems.add("soft_labels.depth", f"is {depth}, but {name} reads {distiller.depth} items of a ranking")
 
 
 def _check_optimizers(recipes: dict[str, Recipe], problems: Problems) -> None:
