@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -161,6 +161,27 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def memory_line(needed: Mapping[str, int], device: torch.device) -> str:
+    """What a training keeps resident, beside what is free.
+
+    Args:
+        needed: bytes by kind.
+        device: where it lies.
+
+    Raises:
+        ConfigError: more is needed than is free on an accelerator.
+    """
+    free, total = free_memory(device), sum(needed.values())
+    parts = ", ".join(f"{kind} {size / 1e6:,.1f} MB" for kind, size in needed.items())
+    if device.type != "cpu" and total > free:
+        raise ConfigError(
+            f"{total / 1e9:.1f} GB are needed on {device}: {parts}; {free / 1e9:.1f} GB are free",
+            "what a step reads stays on the device, so that no step waits for a transfer",
+            "use device=cpu, a smaller student.dim, fewer trainer.negatives or a smaller soft_labels.depth",
+        )
+    return f"memory: {parts}; {free / 1e9:,.1f} GB free on {device}"
 
 
 def peak_memory() -> int:

@@ -32,14 +32,14 @@ from recdistill.report.record import (
     write_results,
     write_tables,
 )
-from recdistill.runtime import Runtime, generator, peak_memory
+from recdistill.runtime import Runtime, generator, memory_line, peak_memory
 from recdistill.soft_labels.cache import FORMAT_VERSION, soft_labels
 from recdistill.soft_labels.extract import Layout
 from recdistill.soft_labels.guard import refuse_other_split
 from recdistill.store import file_hash, key_of, read_json, write_csv, write_json
 from recdistill.training.alone import Recipe, TrainedModel, describe, prepared, trained_alone
 from recdistill.training.checkpoint import save_weights
-from recdistill.training.trainer import Fit, fit
+from recdistill.training.trainer import Fit, fit, resident_bytes
 from recdistill.types import Dataset, Interactions, Knowledge, SoftLabels, TopK, Trajectory
 
 
@@ -187,6 +187,7 @@ def distilled(stage: Stage, plan: Plan, knowledge: Knowledge) -> tuple[Recommend
     student = prepared(plan.student, interactions, device)
     distiller.prepare(knowledge, interactions, student, generator(stage.runtime.seed, "distiller"))
     distiller.to(device)
+    say(memory_line(resident_bytes(student, distiller, interactions), device))
     with training_progress("student", stage.bars) as on_epoch:
         done = fit(
             student,

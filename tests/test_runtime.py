@@ -7,11 +7,13 @@ import torch
 
 from contracts import toys
 from recdistill.dataset.sampling import SeenItems
+from recdistill.distill.rrd import RRD
 from recdistill.errors import ConfigError
 from recdistill.models.base import InnerProductScorer
 from recdistill.ranking import top_k, top_k_and_ranks
-from recdistill.runtime import for_ranking, free_memory, generator, peak_memory, start
+from recdistill.runtime import for_ranking, free_memory, generator, memory_line, peak_memory, start
 from recdistill.soft_labels.extract import Layout, extract
+from recdistill.training.trainer import resident_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,21 @@ def test_a_fast_product_is_used_only_where_it_is_faster_and_as_exact() -> None:
     assert 0 < found.error < 1e-3
     assert start("cpu", 1, 0).matmul is None
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_what_a_training_keeps_is_told_beside_what_is_free() -> None:
+    line = memory_line({"weights": 2_500_000, "lists": 1_000_000}, torch.device("cpu"))
+    assert line.startswith("memory: weights 2.5 MB, lists 1.0 MB; ")
+    assert line.endswith(" GB free on cpu")
+
+
+def test_a_training_counts_its_weights_four_times_and_all_tensors_that_it_holds() -> None:
+    student, method = toys.model(), RRD(interesting=4, depth=8)
+    method.prepare(toys.knowledge(), toys.interactions(), student, generator(0, "distiller"))
+    found = resident_bytes(student, method, toys.interactions())
+    assert found["weights and optimizer"] == 4 * 4 * 4 * (toys.N_USERS + toys.N_ITEMS)
+    assert found["graph, lists and draws"] >= toys.N_USERS * 4 * 8
+    assert found["interactions and an epoch of triplets"] == 8 * 8 * len(toys.interactions())
 
 
 def test_auto_takes_a_gpu_only_where_there_is_one() -> None:

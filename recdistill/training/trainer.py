@@ -112,6 +112,22 @@ def fit(
     return Fit(state.history, state.epoch, state.best_epoch, state.best_value)
 
 
+def resident_bytes(student: Recommender, distiller: Distiller, interactions: Interactions) -> dict[str, int]:
+    """What a training keeps on the device, by kind: weights with their gradients and two moments, buffers, triplets."""
+    modules = (student, distiller)
+    parameters = sum(_bytes(value) for module in modules for value in module.parameters())
+    held = [value for module in modules for value in (*module.buffers(), *vars(module).values())]
+    return {
+        "weights and optimizer": 4 * parameters,
+        "graph, lists and draws": sum(_bytes(value) for value in held if isinstance(value, Tensor)),
+        "interactions and an epoch of triplets": 8 * _bytes(interactions.user),
+    }
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
 def train_step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Any) -> tuple[list[str], Tensor]:
     """One update; returns the terms' names and their detached values [n_terms]. Waits for no device."""
     terms = objective(batch)
