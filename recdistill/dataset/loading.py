@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def _complete(folder: Path) -> bool:
     if _entry(folder / "checked.json", "files") != state:
         if any(file_hash(folder / name) != sha for name, sha in files.items()):
             return False
-        write_json(folder / "checked.json", {"files": state})
+        with suppress(CacheError):  # a note: in a folder that cannot be written the files are hashed each time
+            write_json(folder / "checked.json", {"files": state})
     return True
 
 
