@@ -71,7 +71,7 @@ def _check(run: Path) -> None:
 
 
 def _check_same(run: Path, given: list[str], config_name: str) -> None:
-    from recdistill.report.compare import flatten  # brings numpy and pyarrow, which a wrong word should not wait for
+    from recdistill.report.runs import flatten  # brings numpy and pyarrow, which a wrong word should not wait for
 
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):

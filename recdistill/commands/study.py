@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -23,11 +22,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from recdistill.commands.compare import DEFAULT_METRICS, FORMATS
 from recdistill.commands.parser import Parser
 from recdistill.commands.study_file import SCRATCH, Study, read_study, settings_of_trials
 from recdistill.errors import CacheError, ConfigError, RecDistillError
-from recdistill.report.compare import Run, as_rows, compare, find_runs, with_metrics
+from recdistill.report.compare import compare
+from recdistill.report.comparison import Comparison
+from recdistill.report.comparison_formats import DEFAULT_METRICS, markdown, print_comparison
+from recdistill.report.runs import Run, find_runs, ledger_rows, with_metrics
+from recdistill.report.significance import against
 from recdistill.report.tables import print_table
 from recdistill.store import atomic, ensure_folder, locked, read_json
 
@@ -97,15 +99,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Read what is there; a last line that a kill cut short is ignored."""
         self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:
-                    continue
-                if isinstance(row, dict) and {"command", "value"} <= row.keys():
-                    self.rows.append(row)
+        self.rows = ledger_rows(path)
 
     def has(self, job: Job) -> bool:
         """Whether a job is done."""
@@ -296,11 +290,11 @@ def _report(plan: Study, folder: Path, finals: Sequence[Job], chosen: Mapping[tu
     runs, unfinished = find_runs([job.folder for job in finals])
     metrics = _metrics(runs)
     runs, without = with_metrics(runs, metrics)
-    made = compare(runs, metrics)
+    made = [_against_scratch(comparison) for comparison in compare(runs, metrics)]
     with atomic(folder / "table.md") as temporary:
-        temporary.write_text(FORMATS["md"](made, [*unfinished, *without]), encoding="utf-8")
+        temporary.write_text(markdown(made, [*unfinished, *without]), encoding="utf-8")
     for comparison in made:
-        print_table(comparison.title, *as_rows(comparison))
+        print_comparison(comparison)
     print_table(
         f"chosen of {plan.trials} trials",
         ["data", "method", "settings"],
@@ -308,3 +302,10 @@ def _report(plan: Study, folder: Path, finals: Sequence[Job], chosen: Mapping[tu
     )
     print(folder / "table.md")
     return 0
+
+
+def _against_scratch(comparison: Comparison) -> Comparison:
+    """Tested against the tuned scratch that every final run carries, where the study has left it on."""
+    if sum(row.role == "scratch" for row in comparison.rows) != 1:
+        return comparison
+    return against([comparison], ["scratch"])[0]

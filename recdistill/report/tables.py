@@ -18,6 +18,11 @@ def console(stream: TextIO | None = None) -> Console:
     return Console(file=stream, width=None if terminal else 10_000, soft_wrap=not terminal, markup=False, emoji=False)
 
 
+def natural_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The width that a table of text needs if no cell is folded."""
+    return sum(max(len(line[n]) for line in [columns, *rows]) + 2 for n in range(len(columns))) - 2
+
+
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], stream: TextIO | None = None
 ) -> None:

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from recdistill.report.compare import as_rows, compare, find_runs, with_metrics
+from recdistill.report.compare import compare
+from recdistill.report.comparison_formats import as_rows
+from recdistill.report.runs import find_runs, with_metrics
 from toy_runs import write_run
 
 METRICS = ["test/ndcg@20", "test/poplift@20"]
