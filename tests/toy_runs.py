@@ -1,9 +1,13 @@
 """Run folders as small as the readers of results need them."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from recdistill.report.record import Catalogue, Lists, ModelRecord, Ranks, write_tables
 
 
 def write_run(folder: Path, *, seed: int = 0, ndcg: float | None = 0.3, **changes: Any) -> Path:
@@ -27,7 +31,11 @@ def write_run(folder: Path, *, seed: int = 0, ndcg: float | None = 0.3, **change
             "paths": {"outputs": str(folder)},
             "distill": {"_target_": changes.get("method", "rrd"), "weight": changes.get("weight", 0.1)},
             "dataset": {"split": {"seed": changes.get("split", 0)}},
-            "evaluation": {"test": changes.get("test", True), "cutoffs": changes.get("cutoffs", [10, 20])},
+            "evaluation": {
+                "test": changes.get("test", True),
+                "cutoffs": changes.get("cutoffs", [10, 20]),
+                "groups": changes.get("groups", 2),
+            },
             "teacher": {"dim": 64, "seed": changes.get("teacher_seed", 0)},
             "student": {"dim": 8},
             "scratch": {"trainer": {"weight_decay": changes.get("decay", 0.02)}},
@@ -52,3 +60,33 @@ def write_run(folder: Path, *, seed: int = 0, ndcg: float | None = 0.3, **change
 
 def _of(read: Collection[str], metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name in read}
+
+
+def write_users(
+    folder: Path,
+    ndcg: Mapping[str, np.ndarray],
+    *,
+    users: np.ndarray | None = None,
+    lists: Mapping[str, np.ndarray] | None = None,
+    popularity: np.ndarray | None = None,
+    profile: np.ndarray | None = None,
+) -> Path:
+    """The Parquet files of a run: test/ndcg@20 of each model and user, and where given each model's lists [n, K].
+
+    `users` are positions among `profile`'s users (default: all), `popularity` is of the items in the lists.
+    """
+    n = len(next(iter(ndcg.values())))
+    user = np.arange(n) if users is None else users
+    popularity = np.ones(20) if popularity is None else popularity
+    profile = np.ones(user.max() + 1) if profile is None else profile
+    none = np.zeros(0, np.int64)
+    models = {}
+    for name, values in ndcg.items():
+        item = None if lists is None else lists[name]
+        top = item if item is None else Lists(user, item, np.zeros(item.shape), np.full(n, item.shape[1]))
+        ranks = None if item is None else Ranks(none, none, none)
+        models[name] = ModelRecord({}, {}, {"test": user}, {"test": {"ndcg@20": values}}, top, ranks)
+    ids = {kind: np.array([f"{kind}{one}" for one in range(size)]) for kind, size in
+           (("u", len(profile)), ("i", len(popularity)))}  # fmt: skip
+    write_tables(folder, models, Catalogue(ids["u"], ids["i"], {"profile": profile}, {"popularity": popularity}))
+    return folder

@@ -34,7 +34,7 @@ def paired_t(difference: Array) -> PairedT:
         where they are 0, else 0.
     """
     difference = np.asarray(difference, np.float64)
-    varies = np.ptp(difference, axis=0) > 0
+    varies = _varies(difference)
     mean = difference.mean(0)
     p, low, high = np.where(mean == 0, 1.0, 0.0), mean.copy(), mean.copy()
     if varies.any():
@@ -42,6 +42,12 @@ def paired_t(difference: Array) -> PairedT:
         interval = result.confidence_interval(CONFIDENCE)
         p[varies], low[varies], high[varies] = result.pvalue, interval.low, interval.high
     return PairedT(p, low, high)
+
+
+def _varies(difference: Array) -> Array:
+    """Which columns are not one value up to rounding."""
+    varies: Array = np.ptp(difference, axis=0) > 1e-12 * np.abs(difference).max(0)
+    return varies
 
 
 def sign_flip(difference: Array, *, resamples: int = RESAMPLES, seed: int = 0) -> Array:
@@ -81,7 +87,7 @@ def cohens_dz(difference: Array) -> Array:
         difference: [U, M]. Returns: [M].
     """
     deviation = np.std(difference, axis=0, ddof=1)
-    varies = np.ptp(difference, axis=0) > 0
+    varies = _varies(difference)
     dz: Array = np.divide(np.mean(difference, axis=0), deviation, out=np.full(len(deviation), np.nan), where=varies)
     return dz
 

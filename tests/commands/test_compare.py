@@ -39,7 +39,7 @@ def test_json_csv_and_markdown_hold_the_same_values(outputs: Path, capsys: pytes
     assert float(line["test/ndcg@20"]) == value["mean"] == pytest.approx(0.305)
     assert float(line["test/ndcg@20 sd"]) == value["sd"]
     assert main(["compare", "--format", "md", "--out", "table.md"]) == 0
-    assert f"| {value['mean']:.4f} ± {value['sd']:.4f} |" in Path("table.md").read_text()
+    assert f"| **{value['mean']:.4f} ± {value['sd']:.4f}** |" in Path("table.md").read_text()
 
 
 def test_a_metric_that_no_run_has_is_refused_with_the_nearest(

@@ -162,3 +162,84 @@ def test_json_of_another_shape_is_unreadable_and_never_a_traceback(tmp_path: Pat
     (write_run(tmp_path / "a") / file).write_text(text)
     runs, (one,) = find_runs([tmp_path])
     assert (runs, one.state) == ([], "unreadable")
+
+
+def test_a_row_with_fewer_seeds_than_the_others_is_marked_and_what_it_lacks_is_said(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"a{seed}", seed=seed)
+        if seed != 1:
+            write_run(tmp_path / f"b{seed}", seed=seed, method="unkd")
+    (comparison,) = compare(find_runs([tmp_path])[0], METRICS)
+    assert {row.method: row.marks for row in comparison.rows} == {
+        "(teacher)": "",
+        "(scratch)": "",
+        "(mostpop)": "",
+        "rrd": "",
+        "unkd": "*",
+    }
+    assert comparison.notes == ["* unequal replicates (seed): unkd lacks seed=1"]
+
+
+def write_ledger(study: Path, trials: dict[str, int]) -> None:
+    rows = [
+        {"phase": "trial", "dataset": "toy", "method": method, "command": f"{method} {number}", "value": 0.1}
+        for method, count in trials.items()
+        for number in range(count)
+    ]
+    text = "\n".join(json.dumps(row) for row in [*rows, rows[0], {"phase": "final", "command": "x", "value": 1}])
+    (study / "ledger.jsonl").write_text(text + '\n{"phase": "tri')
+
+
+def test_a_run_of_a_study_knows_from_the_ledger_how_many_settings_were_tried(tmp_path: Path) -> None:
+    for method in ("scratch", "rrd"):
+        write_run(tmp_path / "s" / "final" / "toy" / method / "seed-0", method={"scratch": "none"}.get(method, method))
+    write_ledger(tmp_path / "s", {"scratch": 8, "rrd": 8})
+    (comparison,) = compare(find_runs([tmp_path])[0], METRICS)
+    assert {row.method: row.trials for row in comparison.rows} == {
+        "(teacher)": None,
+        "(scratch)": 8,
+        "(mostpop)": None,
+        "none": 8,
+        "rrd": 8,
+    }
+    assert [row.marks for row in comparison.rows] == [""] * 5
+    assert comparison.notes == []
+
+
+def test_unequal_and_unknown_tuning_budgets_are_marked(tmp_path: Path) -> None:
+    for method in ("scratch", "rrd"):
+        write_run(tmp_path / "s" / "final" / "toy" / method / "seed-0", method={"scratch": "none"}.get(method, method))
+    write_ledger(tmp_path / "s", {"scratch": 8, "rrd": 3})
+    write_run(tmp_path / "runs" / "a", method="unkd")
+    (comparison,) = compare(find_runs([tmp_path / "s", tmp_path / "runs"])[0], METRICS)
+    assert {row.method: (row.trials, row.marks) for row in comparison.rows[3:]} == {
+        "none": (8, "†"),
+        "rrd": (3, "†"),
+        "unkd": (None, "†"),
+    }
+    assert "† unequal tuning budgets, in trials:" in comparison.notes[0]
+    assert "rrd 3" in comparison.notes[0]
+    assert "unkd unknown" in comparison.notes[0]
+
+
+def test_a_metric_of_a_group_is_not_averaged_over_runs_of_another_number_of_groups(tmp_path: Path) -> None:
+    for groups in (2, 3):
+        run = write_run(tmp_path / str(groups), seed=groups, groups=groups)
+        results = json.loads((run / "results.json").read_text())
+        results["models"]["student"]["metrics"]["test/recall@20/group=0"] = 0.5
+        (run / "results.json").write_text(json.dumps(results))
+    runs, _ = find_runs([tmp_path])
+    assert len(compare(runs, METRICS)) == 1
+    first, second = compare(runs, ["test/recall@20/group=0"])
+    assert "evaluation.groups=2" in first.title
+    assert "evaluation.groups=3" in second.title
+
+
+def test_what_other_metrics_mean_does_not_tell_runs_apart(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", seed=0)
+    run = write_run(tmp_path / "b", seed=1)
+    results = json.loads((run / "results.json").read_text())
+    results["definitions"]["arp"] = {"formula": "of a later version"}
+    (run / "results.json").write_text(json.dumps(results))
+    (comparison,) = compare(find_runs([tmp_path])[0], METRICS)
+    assert comparison.rows[-1].n == 2

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -28,6 +30,9 @@ def test_equal_rows_are_not_different_and_have_no_effect_size() -> None:
     assert paired_t(same).p.tolist() == [1.0, 0.0]
     assert np.isnan(cohens_dz(same)).all()
     assert sign_flip(same)[0] == 1.0
+    rounded = np.random.default_rng(0).normal(size=(50, 1))
+    with warnings.catch_warnings(action="error"):
+        assert paired_t((rounded + 0.1) - rounded).p[0] == 0.0
 
 
 def test_the_exact_permutation_test_is_that_of_scipy() -> None:
