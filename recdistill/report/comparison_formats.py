@@ -53,7 +53,9 @@ def sheet(comparison: Comparison, *, narrow: bool = False) -> tuple[list[str], l
 def _shown(comparison: Comparison, position: int, metric: str) -> Shown:
     worse = comparison.tests.better.get(metric, {}).get(position, ()) if comparison.tests else ()
     text = str(comparison.rows[position].cells[metric])
-    return Shown(text, position in best(comparison, metric), ",".join(map(label, worse)))
+    return Shown(
+        text, position in best(comparison, metric), ("" if len(comparison.rows) <= 26 else ",").join(map(label, worse))
+    )
 
 
 def as_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -180,7 +182,7 @@ def _latex_table(comparison: Comparison) -> str:
     split = shared_split(comparison)
     caption = _tex(comparison.title) + (f"; {split} metrics" if split else "")
     lines = [
-        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}",
+        r"\begin{table}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", rf"\caption{{{caption}}}",
         *_tabular("".join("r" if column in ("n", "trials") else "l" for column in columns), columns,
                   [[_tex_cell(cell) for cell in row] for row in rows]),
         r"\par\medskip\raggedright\footnotesize",
@@ -189,7 +191,8 @@ def _latex_table(comparison: Comparison) -> str:
     if comparison.tests is not None:
         title, columns, texts = difference_table(comparison)
         lines.append(_tex(title) + r"\par\medskip")
-        lines += _tabular("ll" + "r" * (len(columns) - 2), columns, [[_tex(text) for text in line] for line in texts])
+        cells = [[*map(_tex, line[:2]), *(_tex(text).replace("-", "$-$") for text in line[2:])] for line in texts]
+        lines += _tabular("ll" + "r" * (len(columns) - 2), columns, cells)
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
@@ -212,7 +215,7 @@ def _tex(text: str) -> str:
 
 def _tex_cell(cell: Shown) -> str:
     mean, pm, sd = cell.text.partition(" ± ")
-    text = (rf"\textbf{{{_tex(mean)}}}" if cell.best else _tex(mean)) + (rf" {{\small$\pm$ {sd}}}" if pm else "")
+    text = (rf"\textbf{{{_tex(mean)}}}" if cell.best else _tex(mean)) + (rf" {{\scriptsize$\pm$ {sd}}}" if pm else "")
     return text + (f"$^{{{cell.letters}}}$" if cell.letters else "")
 
 
