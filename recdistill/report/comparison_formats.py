@@ -51,11 +51,14 @@ def sheet(comparison: Comparison, *, narrow: bool = False) -> tuple[list[str], l
 
 
 def _shown(comparison: Comparison, position: int, metric: str) -> Shown:
-    worse = comparison.tests.better.get(metric, {}).get(position, ()) if comparison.tests else ()
     text = str(comparison.rows[position].cells[metric])
-    return Shown(
-        text, position in best(comparison, metric), ("" if len(comparison.rows) <= 26 else ",").join(map(label, worse))
-    )
+    return Shown(text, position in best(comparison, metric), letters_of(comparison, position, metric))
+
+
+def letters_of(comparison: Comparison, position: int, metric: str) -> str:
+    """The letters of the rows that a row is significantly better than."""
+    worse = comparison.tests.better.get(metric, {}).get(position, ()) if comparison.tests else ()
+    return ("" if len(comparison.rows) <= 26 else ",").join(map(label, worse))
 
 
 def as_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
