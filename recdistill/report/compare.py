@@ -139,6 +139,7 @@ def _method_rows(runs: Sequence[Run], metrics: Sequence[str], over: Sequence[str
     for group in groups.values():
         first = next(iter(group.values()))
         by_method.setdefault(first.results["distillation"]["name"], []).append(_settings(first, over))
+    telling = {name: _differing_keys(rivals) for name, rivals in by_method.items()}
     rows = []
     for group in groups.values():
         first = next(iter(group.values()))
@@ -146,7 +147,7 @@ def _method_rows(runs: Sequence[Run], metrics: Sequence[str], over: Sequence[str
         members = [Member(run, "student") for run in group.values()]
         cells = {metric: _cell(one.entry["metrics"].get(metric) for one in members) for metric in metrics}
         cells["gap closed"] = _cell(_gap(run, metrics[0]) for run in group.values())
-        told = _told_apart(_settings(first, over), by_method[name])
+        told = _told(_settings(first, over), telling[name])
         student = _model(first.results["models"]["student"])
         rows.append(Row(name, _teacher(first), student, told, cells, members, frozenset(group), _trials(members)))
     return rows
@@ -164,10 +165,18 @@ def _trials(members: Sequence[Member]) -> int | None:
     return max(known) if len(known) == len(counts) else None
 
 
-def _told_apart(mine: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> str:
-    """The settings in which a row differs from others of the same method or role."""
-    keys = {key for rival in rivals for key in mine.keys() | rival.keys() if mine.get(key) != rival.get(key)}
-    return " ".join(f"{key}={mine.get(key)}" for key in sorted(keys) if not key.endswith("_target_"))
+def _differing_keys(rivals: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that are not the same in all rows of one method or role, sorted."""
+    keys = {key for rival in rivals for key in rival}
+    return sorted(
+        key
+        for key in keys
+        if not key.endswith("_target_") and any(rival.get(key) != rivals[0].get(key) for rival in rivals)
+    )
+
+
+def _told(mine: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return " ".join(f"{key}={mine.get(key)}" for key in keys)
 
 
 def _reference_rows(runs: Sequence[Run], metrics: Sequence[str], over: Sequence[str]) -> list[Row]:
@@ -197,7 +206,8 @@ def _reference_rows(runs: Sequence[Run], metrics: Sequence[str], over: Sequence[
         for place, entries in groups.items():
             if place[0].split(".")[0] == role:
                 cells = {m: _cell(entry["metrics"].get(m) for entry in entries.values()) for m in metrics}
-                told = _told_apart(settings[place], [settings[other] for other in groups if other[0] == place[0]])
+                telling = _differing_keys([settings[other] for other in groups if other[0] == place[0]])
+                told = _told(settings[place], telling)
                 cells["gap closed"] = NO_CELL
                 replicates, mine_at = frozenset(stands_for[place]), list(members[place].values())
                 rows.append(Row(f"({place[0]})", "", place[1], told, cells, mine_at, replicates, _trials(mine_at)))

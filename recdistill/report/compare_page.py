@@ -67,12 +67,16 @@ def _part(number: int, comparison: Comparison) -> Part:
     metrics = [name for name in comparison.columns if any(row.cells[name].mean is not None for row in comparison.rows)]
     tuned = any(row.trials is not None for row in comparison.rows)
     timed = any(spot.milliseconds is not None for spot in spots)
+    leaders = {metric: best(comparison, metric) for metric in metrics}
     columns = ["n", *["trials"] * tuned, *metrics, "size", *["latency"] * timed]
     rows = []
     for position, (row, spot) in enumerate(zip(comparison.rows, spots, strict=True)):
         cells = [ShownCell(f"{row.n}{row.marks}")]
         cells += [ShownCell("-" if row.trials is None else str(row.trials))] * tuned
-        cells += [_cell(comparison, position, metric) for metric in metrics]
+        for metric in metrics:
+            mean, _, deviation = str(row.cells[metric]).partition(" ± ")
+            letters = letters_of(comparison, position, metric)
+            cells.append(ShownCell(mean, deviation, position in leaders[metric], letters))
         cells += [ShownCell(size(spot.bytes))] + [ShownCell(milliseconds(spot.milliseconds))] * timed
         kind = row.student + (f", taught by {row.teacher}" if row.teacher else "")
         marked = comparison.tests is not None and comparison.tests.baseline == position
@@ -87,12 +91,6 @@ def _part(number: int, comparison: Comparison) -> Part:
         list(figures(f"t{number}", comparison, spots)),
         [] if timed else ["Accuracy against latency: latency is not in these runs, an older version made them."],
     )
-
-
-def _cell(comparison: Comparison, position: int, metric: str) -> ShownCell:
-    cell = comparison.rows[position].cells[metric]
-    mean, _, deviation = str(cell).partition(" ± ")
-    return ShownCell(mean, deviation, position in best(comparison, metric), letters_of(comparison, position, metric))
 
 
 def _lead(comparison: Comparison) -> str:

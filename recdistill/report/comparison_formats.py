@@ -39,20 +39,20 @@ def sheet(comparison: Comparison, *, narrow: bool = False) -> tuple[list[str], l
     if narrow and shared_split(comparison):
         short = [metric.removeprefix(f"{shared_split(comparison)}/") for metric in short]
     columns = ["", "method", "teacher", "student", "settings", "n", "trials", *short]
+    leaders = {metric: best(comparison, metric) for metric in comparison.columns}
     rows = []
     for position, row in enumerate(comparison.rows):
         about = ["", "", ""] if narrow else [row.teacher, row.student, row.settings]
         lettered = label(position) if narrow or comparison.tests is not None else ""
         trials = "" if row.trials is None else str(row.trials)
         texts = [lettered, row.method, *about, str(row.n) + row.marks, trials]
-        rows.append([Shown(text) for text in texts] + [_shown(comparison, position, m) for m in comparison.columns])
+        cells = [
+            Shown(str(row.cells[metric]), position in leaders[metric], letters_of(comparison, position, metric))
+            for metric in comparison.columns
+        ]
+        rows.append([*map(Shown, texts), *cells])
     used = [n for n in range(len(columns)) if any(row[n].text not in ("", "-") for row in rows)]
     return [columns[n] for n in used], [[row[n] for n in used] for row in rows]
-
-
-def _shown(comparison: Comparison, position: int, metric: str) -> Shown:
-    text = str(comparison.rows[position].cells[metric])
-    return Shown(text, position in best(comparison, metric), letters_of(comparison, position, metric))
 
 
 def letters_of(comparison: Comparison, position: int, metric: str) -> str:

@@ -5,10 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recdistill.cli import main
-from toy_runs import write_run
+from recdistill.report.compare import compare
+from recdistill.report.comparison_formats import FORMATS
+from recdistill.report.per_user import row_values
+from recdistill.report.runs import find_runs
+from toy_runs import write_run, write_users
 
 
 @pytest.fixture
@@ -55,13 +60,26 @@ def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path: Path, capsys: py
     assert "no runs below" in capsys.readouterr().err
 
 
-def test_compare_imports_neither_torch_nor_hydra(outputs: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        ([], []),
+        (["--baseline", "scratch"], ["pandas", "scipy"]),
+        (["--format", "html", "--out", "c.html"], ["matplotlib"]),
+    ],
+)
+def test_compare_imports_neither_torch_nor_hydra_and_slow_libraries_only_where_used(
+    outputs: Path, words: list[str], more: list[str]
+) -> None:
+    for run in (outputs / "runs").iterdir():
+        own = np.random.default_rng(len(run.name)).random((4, 10))
+        write_users(run, dict(zip(("teacher", "scratch", "student", "mostpop"), own, strict=True)))
     code = (
-        "import sys; from recdistill.cli import main; main(['compare']);"
-        "print(sorted({'torch', 'hydra'} & set(sys.modules)))"
+        f"import sys; from recdistill.cli import main; main({['compare', *words]});"
+        "print(sorted({'torch', 'hydra', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == str(more)
 
 
 def test_tuning_runs_among_runs_with_test_are_listed_as_without_results(
@@ -72,3 +90,59 @@ def test_tuning_runs_among_runs_with_test_are_listed_as_without_results(
     found = json.loads(capsys.readouterr().out)
     assert [one["why"] for one in found["without_results"]] == ["test was not read"]
     assert [row["n"] for row in found["tables"][0]["rows"] if row["method"] == "rrd"] == [2]
+
+
+def test_a_baseline_that_is_no_row_is_a_usage_error(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--baseline", "distill=htd"]) == 2
+    told = capsys.readouterr().err
+    assert "no row is --baseline distill=htd" in told
+    assert "the rows are (teacher), (scratch), (mostpop), rrd, unkd" in told
+
+
+def test_a_table_can_be_written_to_a_file(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--out", "table.txt"]) == 0
+    assert capsys.readouterr().out == ""
+    assert "0.3050 ± 0.0071" in Path("table.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real runs: two distillers, two seeds."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = ["debug=smoke", "device=cpu", "distill=none,rrd", "seed=0,1", f"paths.outputs={folder}"]
+    assert main(["train", "-m", *words]) == 0
+    return folder
+
+
+def test_values_of_users_average_to_the_metrics_of_real_runs(trained: Path) -> None:
+    metrics = ["test/ndcg@20", "test/recall@10", "test/poplift@20"]
+    (comparison,) = compare(find_runs([trained])[0], metrics)
+    for row in comparison.rows:
+        for metric in metrics[:2]:
+            assert row_values(row, metric)["value"].mean() == pytest.approx(row.cells[metric].mean)
+        parts = row_values(row, "test/poplift@20").mean()
+        assert parts["value"] / parts["profile"] - 1 == pytest.approx(row.cells["test/poplift@20"].mean)
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "html"])
+def test_real_runs_are_tested_and_written_in_every_format(
+    trained: Path, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", str(trained), "--baseline", "distill=none", "--format", form]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert main(words) == 0
+    assert capsys.readouterr().out == (tmp_path / "out").read_text()
+    assert "rrd" in (tmp_path / "out").read_text()
+
+
+def test_real_runs_give_tests_of_accuracy_and_lift(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(trained), "--baseline", "distill=none", "--format", "json"]) == 0
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    (row,) = [row for row in table["rows"] if row["method"] == "rrd"]
+    (base,) = [row for row in table["rows"] if row["method"] == "none"]
+    for metric in ("test/ndcg@20", "test/recall@20", "test/poplift@20"):
+        mine = row["metrics"][metric]
+        assert mine["difference"] == pytest.approx(mine["mean"] - base["metrics"][metric]["mean"])
+        assert mine["low"] <= mine["difference"] <= mine["high"]
+        assert 0 < mine["p_raw"] <= mine["p"] <= 1
+        assert mine["n_users"] > 30
