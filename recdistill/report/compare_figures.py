@@ -16,8 +16,6 @@ from recdistill.report.comparison import NO_CELL, Cell, Comparison, Member, Row,
 from recdistill.report.html import signed, size
 from recdistill.report.plots import COLOR, EXTRA, ROLES, Look, drawn, log_axis, point
 
-FAR = 3  # MostPop's lift beyond so many times the next one is named instead of drawn
-
 
 @dataclass(frozen=True)
 class ShownFigure:
@@ -90,7 +88,7 @@ def figures(key: str, comparison: Comparison, spots: Sequence[Spot]) -> Iterator
     if comparison.tests is not None and metric in comparison.tests.differences:
         yield _differences(key, comparison, metric, spots)
     lifted = [spot for spot in there if spot.lift is not None]
-    if lifted:
+    if any(spot.row.role != "mostpop" for spot in lifted):
         yield _lift(key, metric, lifted)
     weighed = [spot for spot in there if spot.bytes]
     front = pareto_front([_costs(spot) for spot in weighed])
@@ -142,9 +140,7 @@ def _name(spot: Spot) -> str:
 
 
 def _lift(key: str, metric: str, spots: Sequence[Spot]) -> ShownFigure:
-    lifts = sorted(abs(spot.lift or 0.0) for spot in spots if spot.row.role != "mostpop")
-    limit = FAR * lifts[-1] if lifts else np.inf
-    inside = [spot for spot in spots if abs(spot.lift or 0.0) <= limit or spot.row.role != "mostpop"]
+    inside = [spot for spot in spots if spot.row.role != "mostpop"]  # it is far from all others, and would crowd them
 
     def draw(axes: Axes) -> None:
         _points(axes, inside, {spot.letter: spot.lift or 0.0 for spot in inside}, {spot.letter for spot in inside})
@@ -156,8 +152,8 @@ def _lift(key: str, metric: str, spots: Sequence[Spot]) -> ShownFigure:
     title = "Accuracy against popularity lift"
     caption = "Up is more accurate; 0% is as popular as the users' own items. Bars: standard deviation of replicates."
     for spot in spots:
-        if spot not in inside:
-            caption += f" Outside: {_name(spot)} at {signed(spot.lift)} and {spot.quality.mean:.4f}."
+        if spot.row.role == "mostpop":
+            caption += f" Not drawn: {_name(spot)} at {signed(spot.lift)} and {spot.quality.mean:.4f}."
     return ShownFigure(title, drawn(f"{key}-lift", f"{title}. {caption}", draw), caption)
 
 

@@ -65,6 +65,7 @@ def page(made: Sequence[Comparison], unfinished: Sequence[Unfinished]) -> str:
 def _part(number: int, comparison: Comparison) -> Part:
     spots = spots_of(comparison)
     metrics = [name for name in comparison.columns if any(row.cells[name].mean is not None for row in comparison.rows)]
+    teachers = {row.teacher for row in comparison.rows if row.teacher}
     tuned = any(row.trials is not None for row in comparison.rows)
     timed = any(spot.milliseconds is not None for spot in spots)
     leaders = {metric: best(comparison, metric) for metric in metrics}
@@ -78,7 +79,7 @@ def _part(number: int, comparison: Comparison) -> Part:
             letters = letters_of(comparison, position, metric)
             cells.append(ShownCell(mean, deviation, position in leaders[metric], letters))
         cells += [ShownCell(size(spot.bytes))] + [ShownCell(milliseconds(spot.milliseconds))] * timed
-        kind = row.student + (f", taught by {row.teacher}" if row.teacher else "")
+        kind = row.student + (f", taught by {row.teacher}" if row.teacher and len(teachers) > 1 else "")
         marked = comparison.tests is not None and comparison.tests.baseline == position
         rows.append(ShownRow(spot.letter, row.method, kind, row.settings, spot.look, cells, marked))
     return Part(

@@ -129,19 +129,22 @@ def _values(rows: Sequence[Row], metric: str) -> tuple[np.ndarray, np.ndarray | 
 
 
 def _differences(value: np.ndarray, profile: np.ndarray | None, baseline: int) -> list[Difference]:
-    """Of every row against the baseline; Holm over all but the baseline itself.
+    """Of every row against the baseline; Holm over the different ones.
+
+    The same model can be two rows: scratch is what `distill=none` trains. Rows with the same value for every user are
+    one hypothesis, and a row that is the baseline itself is none.
 
     The lifts of two rows have the same denominator, so they differ if and only if the lists' popularity does: that is
     what the tests and dz are of, while value and interval are of the lift.
     """
-    difference = value - value[:, [baseline]]
+    difference, place = np.unique(value - value[:, [baseline]], axis=1, return_inverse=True)
     test, flip, dz = paired_t(difference), sign_flip(difference), cohens_dz(difference)
     mean, low, high = difference.mean(0), test.low, test.high
     if profile is not None:
         mean = mean / profile.mean()
         low, high = bootstrap_ratio(difference, profile)
-    others = np.arange(value.shape[1]) != baseline
-    p, p_flip = np.ones((2, value.shape[1]))
+    others: np.ndarray = difference.any(0)
+    p, p_flip = np.ones((2, difference.shape[1]))
     p[others], p_flip[others] = holm(test.p[others]), holm(flip[others])
     return [
         Difference(
@@ -155,19 +158,17 @@ def _differences(value: np.ndarray, profile: np.ndarray | None, baseline: int) -
             dz=None if np.isnan(dz[n]) else float(dz[n]),
             n_users=len(value),
         )
-        for n in range(len(others))
+        for n in place
     ]
 
 
 def _better(value: np.ndarray) -> list[list[int]]:
     """For each row, the rows that it is significantly better than: paired t-tests, Holm over all pairs."""
-    n = value.shape[1]
-    better: list[list[int]] = [[] for _ in range(n)]
-    pairs = list(combinations(range(n), 2))
-    raw = [paired_t(value[:, first + 1 :] - value[:, [first]]).p for first in range(n - 1)]
-    mean = value.mean(0)
-    for (one, other), p in zip(pairs, holm(np.concatenate(raw)) if raw else [], strict=True):
-        if p <= ALPHA and mean[one] != mean[other]:
-            winner, loser = (one, other) if mean[one] > mean[other] else (other, one)
-            better[winner].append(loser)
-    return [sorted(worse) for worse in better]
+    different, place = np.unique(value, axis=1, return_inverse=True)
+    n, mean = different.shape[1], different.mean(0)
+    raw = [paired_t(different[:, first + 1 :] - different[:, [first]]).p for first in range(n - 1)]
+    beats = np.zeros((n, n), bool)
+    for (one, other), p in zip(combinations(range(n), 2), holm(np.concatenate([[], *raw])), strict=True):
+        beats[one, other] = p <= ALPHA and mean[one] > mean[other]
+        beats[other, one] = p <= ALPHA and mean[other] > mean[one]
+    return [np.flatnonzero(beats[own, place]).tolist() for own in place]

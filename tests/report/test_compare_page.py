@@ -65,9 +65,9 @@ def test_the_page_has_values_letters_the_best_and_the_differences(comparison: Co
     assert "TrainingError: &lt;nan&gt;" in text
 
 
-def test_a_lift_far_outside_is_named_instead_of_squeezing_the_others(comparison: Comparison) -> None:
+def test_mostpop_is_named_instead_of_squeezing_the_others_in_the_figure_of_lift(comparison: Comparison) -> None:
     (lift,) = [one for one in figures("t", comparison, spots_of(comparison)) if "lift" in one.title]
-    assert "Outside: c mostpop at +600% and 0.1000." in lift.caption
+    assert "Not drawn: c mostpop at +600% and 0.1000." in lift.caption
     assert "c mostpop</text>" not in lift.svg
     assert "d rrd</text>" in lift.svg
 

@@ -206,3 +206,27 @@ def test_a_model_is_never_better_than_itself(tmp_path: Path) -> None:
     (comparison,) = against_baseline(tmp_path, ["scratch"])
     one = comparison.tests.differences[NDCG][row(comparison, "none")]
     assert (one.value, one.p, one.p_permutation, one.dz) == (0.0, 1.0, 1.0, None)
+
+
+def test_the_same_model_in_two_rows_counts_once_and_the_baseline_itself_not_at_all(tmp_path: Path) -> None:
+    for n in range(2):
+        toy(tmp_path / f"none{n}", values(7), method="none", weight=n)  # the values of scratch
+        toy(tmp_path / f"rrd{n}", values(1, 0.02), weight=n)
+    (comparison,) = against_baseline(tmp_path, ["scratch"])
+    found = comparison.tests.differences[NDCG]
+    assert len(found) == 6
+    names = {n: comparison.rows[n].method for n in found}
+    raw = {names[n]: one.p_raw for n, one in found.items()}
+    expected = dict(
+        zip(
+            ("rrd", "(teacher)", "(mostpop)"),
+            holm(np.array([raw[m] for m in ("rrd", "(teacher)", "(mostpop)")])),
+            strict=True,
+        )
+    )
+    assert {names[n]: one.p for n, one in found.items()} == pytest.approx(expected | {"none": 1.0})
+    better = comparison.tests.better[NDCG]
+    twins = [n for n in found if names[n] == "rrd"]
+    assert better[twins[0]] == better[twins[1]]
+    assert not set(twins) & set(better[twins[0]])
+    assert set(twins) < set(better[row(comparison, "(teacher)")])
