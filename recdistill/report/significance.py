@@ -143,7 +143,7 @@ def _differences(value: np.ndarray, profile: np.ndarray | None, baseline: int) -
     if profile is not None:
         mean = mean / profile.mean()
         low, high = bootstrap_ratio(difference, profile)
-    others: np.ndarray = difference.any(0)
+    others = np.asarray(difference.any(axis=0))
     p, p_flip = np.ones((2, difference.shape[1]))
     p[others], p_flip[others] = holm(test.p[others]), holm(flip[others])
     return [
