@@ -161,22 +161,29 @@ def _trade_off(
     key: str, metric: str, what: str, spots: Sequence[Spot], on: set[str], at: Mapping[str, float]
 ) -> ShownFigure:
     shown = [spot for spot in spots if spot.letter in at]
+    wide = max(at.values()) > 3 * min(at.values())  # a logarithmic axis has few round ticks in less
 
     def draw(axes: Axes) -> None:
-        front = sorted((at[spot.letter], spot.quality.mean or 0.0) for spot in shown)
-        steps = [one for n, one in enumerate(front) if one[1] > max((y for _, y in front[:n]), default=-np.inf)]
+        places = [(at[spot.letter], spot.quality.mean or 0.0) for spot in shown]
+        front = pareto_front([(x, -y) for x, y in places])
+        steps = sorted(place for place, kept in zip(places, front, strict=True) if kept)
         axes.step(
             *zip(*steps, strict=True), where="post", color=COLOR["muted"], linewidth=1.0, linestyle="--", zorder=1
         )
         _points(axes, shown, at, on)
-        log_axis(axes, "x", size if what == "size" else milliseconds)
+        text = size if what == "size" else milliseconds
+        if wide:
+            log_axis(axes, "x", text)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
         axes.set(ylabel=metric)
         axes.margins(x=0.2, y=0.15)
 
     title = f"Accuracy against {what}"
     about = {
-        "size": "Bytes of all weights, logarithmic.",
-        "latency": "Median time for one user's list in each run, logarithmic: only runs of one machine compare.",
+        "size": "Bytes of all weights.",
+        "latency": "Median time for one user's list in each run: only runs of one machine compare.",
     }[what]
     measured = (
         "accuracy, size and latency" if any(spot.milliseconds is not None for spot in spots) else "accuracy and size"
