@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from recdistill.report.comparison import NO_CELL, Cell, Comparison, Member, Row, label, more_is_better
-from recdistill.report.html import signed, size
+from recdistill.report.html import duration, signed, size
 from recdistill.report.plots import COLOR, EXTRA, ROLES, Look, drawn, log_axis, point
 
 
@@ -75,8 +75,8 @@ def _p50(member: Member) -> float | None:
 
 
 def milliseconds(value: float | None) -> str:
-    """A latency with three digits."""
-    return "-" if value is None else f"{value:.3g} ms"
+    """A latency with its unit; a dash where it does not exist."""
+    return "-" if value is None else duration(value)
 
 
 def figures(key: str, comparison: Comparison, spots: Sequence[Spot]) -> Iterator[ShownFigure]:
@@ -171,7 +171,7 @@ def _trade_off(
             *zip(*steps, strict=True), where="post", color=COLOR["muted"], linewidth=1.0, linestyle="--", zorder=1
         )
         _points(axes, shown, at, on)
-        text = size if what == "size" else milliseconds
+        text = size if what == "size" else duration
         if wide:
             log_axis(axes, "x", text)
         else:
