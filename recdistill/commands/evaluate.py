@@ -13,7 +13,7 @@ from recdistill.evaluation.accuracy import METRICS
 from recdistill.evaluation.profiles import PROFILES, RECDISTILL
 from recdistill.evaluation.rescore import rescored
 from recdistill.evaluation.stored import StoredRun
-from recdistill.report.compare import find_runs
+from recdistill.report.runs import find_runs
 from recdistill.report.tables import print_table
 
 OF_LISTS = ("poplift", "coverage", "gini")
