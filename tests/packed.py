@@ -28,15 +28,16 @@ def zip_of(members: dict[str, bytes], modes: dict[str, int] | None = None, packi
 def tar_of(members: dict[str, bytes], kinds: dict[str, bytes] | None = None) -> bytes:
     """A tar.gz archive; `kinds` gives the type of a member, such as `tarfile.SYMTYPE`."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as bundle:
+    with tarfile.open(fileobj=stream, mode="w") as bundle:
         for name, content in members.items():
             entry = tarfile.TarInfo(name)
             entry.type = (kinds or {}).get(name, tarfile.REGTYPE)
             entry.linkname = "target" if entry.type in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
             entry.size = len(content) if entry.type == tarfile.REGTYPE else 0
             bundle.addfile(entry, io.BytesIO(content))
-    return stream.getvalue()
+    return gzipped(stream.getvalue())
 
 
 def gzipped(content: bytes) -> bytes:
+    """A gzip file that holds no time, so that the same content gives the same bytes."""
     return gzip.compress(content, mtime=0)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from conftest import labels_of
 from recdistill.cli import main
 from recdistill.dataset.catalog import Synthetic
+from recdistill.dataset.filters import Filter
 from recdistill.dataset.loading import load
-from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.splits import Ratio
 from recdistill.distill.rrd import RRD
 from recdistill.errors import CacheError, DataError
 from recdistill.evaluation.evaluator import Evaluator
@@ -40,7 +41,7 @@ def test_popularity_that_counted_held_out_interactions_is_refused(dataset: Datas
 
 
 def test_soft_labels_of_another_split_are_refused(dataset: Dataset, tmp_path: Path) -> None:
-    source = Synthetic(n_users=60, n_items=80, n_interactions=1200, filter=Filter(), split=RandomPerUser(seed=1))
+    source = Synthetic(n_users=60, n_items=80, n_interactions=1200, filter=Filter(), split=Ratio(seed=1))
     other = load(source, data=tmp_path, cache=tmp_path / "cache", groups=2, say=lambda line: None)
     assert other.fingerprint != dataset.fingerprint
     model = MF(dim=4)
@@ -93,7 +94,7 @@ def test_models_their_graphs_and_the_distiller_are_given_the_training_part_and_n
     assert {name for name, _ in given} == {"LightGCN", "MF", "RRD"}
     handed = [one for _, one in given if isinstance(one, Interactions)]
     assert len(handed) >= 4  # teacher, scratch, student, distiller
-    source = Synthetic(n_users=60, n_items=80, n_interactions=1200, filter=Filter(), split=RandomPerUser())
+    source = Synthetic(n_users=60, n_items=80, n_interactions=1200, filter=Filter(), split=Ratio())
     train = load(source, data=tmp_path, cache=tmp_path / "cache", groups=2, say=lambda line: None).train
     for one in handed:
         assert torch.equal(one.user, train.user)

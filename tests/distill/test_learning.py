@@ -11,10 +11,11 @@ from scipy.stats import kendalltau
 from contracts import toys
 from recdistill.config import TrainerConfig
 from recdistill.dataset.catalog import Synthetic
+from recdistill.dataset.filters import Filter
 from recdistill.dataset.loading import load
 from recdistill.dataset.popularity import popularity_groups
 from recdistill.dataset.sampling import SeenItems
-from recdistill.dataset.splits import Filter, RandomPerUser
+from recdistill.dataset.splits import Ratio
 from recdistill.distill.base import Distiller
 from recdistill.distill.cd import CD
 from recdistill.distill.ce_kd import CEKD
@@ -63,7 +64,7 @@ IN_GROUPS: dict[str, Callable[[], Distiller]] = {"unkd": lambda: UnKD(), "strata
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Interactions:
     folder = tmp_path_factory.mktemp("dataset")
-    source = Synthetic(n_users=2000, n_items=1000, n_interactions=60000, filter=Filter(), split=RandomPerUser())
+    source = Synthetic(n_users=2000, n_items=1000, n_interactions=60000, filter=Filter(), split=Ratio())
     made = load(source, data=folder / "data", cache=folder / "cache", groups=2, say=lambda line: None)
     return made.training_view()
 
