@@ -26,7 +26,9 @@ def commands() -> list[str]:
 
 def test_the_readme_has_the_commands_that_these_tests_know() -> None:
     assert len(commands()) >= 9
-    assert {line.split()[1] for line in commands()} == {"--version", "train", "compare", "study"}
+    assert {line.split()[1] for line in commands()} == {
+        "--version", "train", "compare", "study", "evaluate", "datasets",
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
