@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from recdistill.dataset.sampling import unseen_sampler
 from recdistill.errors import DataError
@@ -47,8 +48,17 @@ class Feed:
         draws = generator(self.seed, "feed", epoch, self.device)
         user = self.user.unsqueeze(1).expand(-1, self.negatives)
         negative = self.sampler.draw(user, draws)  # in the order of users: searches stay near each other
-        order = torch.randperm(len(self.user), generator=draws, device=self.device)
-        user, item, negative = self.user[order], self.item[order], negative[order]
-        for first in range(0, len(order), self.batch_size):
-            some = slice(first, first + self.batch_size)
-            yield Batch(user[some], item[some], negative[some])
+        return self.shuffled(self.user, self.item, negative, self.batch_size, draws)
+
+    @staticmethod
+    def shuffled(
+        user: Tensor, item: Tensor, negative: Tensor, batch_size: int, draws: torch.Generator
+    ) -> Iterator[Batch]:
+        """Rows in random order, in batches: permuted once, then sliced.
+
+        Shapes:
+            user, item: [n]. negative: [n, N].
+        """
+        order = torch.randperm(len(user), generator=draws, device=user.device)
+        columns = (column.index_select(0, order).split(batch_size) for column in (user, item, negative))
+        return map(Batch, *columns)
