@@ -8,20 +8,32 @@ from torch import Tensor
 from recdistill.types import Interactions
 
 
-class UnseenSampler:
-    """Uniform draws from the complement of each user's item set, by a gap map.
+BITSET_BYTES = 1 << 28  # up to here a bit per (user, item) is kept
+BLOCK = 1 << 15  # draws at a time on the CPU, whose intermediate values then stay in its cache
 
-    With a user's sorted items p_0 < p_1 < ..., the r-th item outside the set is r + #{k : p_k - k <= r}. The keys
-    `user * I + (p_k - k)` are sorted over all users, so one `searchsorted` answers a whole draw; its shape does not
-    depend on the data, which a device needs.
+
+class UnseenSampler:
+    """Uniform draws from the complement of each user's item set, without a rejection loop.
+
+    *Gap map.* With a user's sorted items p_0 < p_1 < ..., the r-th item outside the set is r + #{k : p_k - k <= r}. The
+    keys `user * I + (p_k - k)` are sorted over all users, so one `searchsorted` answers a whole draw; its shape does
+    not depend on the data, which a device needs.
+
+    *One try first.* A share x uniform in [0, 1) gives the item floor(x * I). Where that is outside the set it is the
+    draw; elsewhere the fraction of x * I, which is uniform whatever the item, says which item outside the set is
+    taken, by the gap map. So P(i) = 1 / I + (n / I) / (I - n) = 1 / (I - n) for each of the I - n items outside.
+
+    Whether an item is in the set is looked up in a bitset while that is small, else in the sorted pairs; both know
+    the same, so the draws depend on neither the memory nor the kind of device's shapes.
 
     Args:
         start: [U + 1] row pointers of the excluded items.
         item: [n] excluded items, sorted within a user, without repeats.
         n_items: size of the catalogue.
+        bitset_bytes: what a bitset may take.
     """
 
-    def __init__(self, start: Tensor, item: Tensor, n_items: int) -> None:
+    def __init__(self, start: Tensor, item: Tensor, n_items: int, *, bitset_bytes: int = BITSET_BYTES) -> None:
         """Build the keys."""
         degree = start.diff()
         user = torch.repeat_interleave(torch.arange(len(degree), device=item.device), degree, output_size=len(item))
@@ -30,6 +42,14 @@ class UnseenSampler:
         self.start = start[:-1].contiguous()
         self.n_unseen = n_items - degree  # [U]
         self.key = user * n_items + (item - position)
+        self.width = -(-n_items // 8)  # bytes of a user's row of bits
+        self.bits: Tensor | None = None
+        self.pairs: Tensor | None = None
+        if len(degree) * self.width <= bitset_bytes:
+            self.bits = torch.zeros(len(degree) * self.width, dtype=torch.uint8, device=item.device)
+            self.bits.index_add_(0, user * self.width + (item >> 3), (1 << (item & 7)).to(torch.uint8))
+        else:
+            self.pairs = user * n_items + item
 
     def nth_unseen(self, user: Tensor, nth: Tensor) -> Tensor:
         """The `nth` (0-based) item outside a user's set.
@@ -39,11 +59,50 @@ class UnseenSampler:
         """
         return nth + torch.searchsorted(self.key, user * self.n_items + nth, right=True) - self.start[user]
 
-    def draw(self, user: Tensor, generator: torch.Generator) -> Tensor:
-        """One uniform unseen item per entry of `user` (any shape); users without unseen items are not allowed."""
+    def is_seen(self, user: Tensor, item: Tensor) -> Tensor:
+        """Whether items are in their users' sets.
+
+        Shapes:
+            user, item: [n] int64. Returns: [n] bool.
+        """
+        if self.bits is not None:
+            byte = self.bits.index_select(0, user * self.width + (item >> 3))
+            return (byte >> (item & 7).to(torch.uint8) & 1).bool()
+        assert self.pairs is not None
+        if len(self.pairs) == 0:
+            return torch.zeros_like(user, dtype=torch.bool)
+        wanted = user * self.n_items + item
+        place = torch.searchsorted(self.pairs, wanted).clamp_(max=len(self.pairs) - 1)
+        return self.pairs.index_select(0, place) == wanted
+
+    def draw(self, user: Tensor, generator: torch.Generator, *, static: bool | None = None) -> Tensor:
+        """One uniform unseen item per entry of `user` (any shape); users without unseen items are not allowed.
+
+        On the CPU the gap map serves only the entries that need it, elsewhere all of them, so that no shape depends on
+        the data (`static` forces or forbids that; None: by device); the draws are the same.
+        """
         # float64: float32 cannot address more than 2^24 items evenly.
         share = torch.rand(user.shape, generator=generator, dtype=torch.float64, device=user.device)
-        count = self.n_unseen[user]
+        flat, shares = user.reshape(-1), share.view(-1)
+        if static is None:
+            static = user.device.type != "cpu"
+        block = max(1, len(flat)) if static else BLOCK
+        parts = zip(flat.split(block), shares.split(block), strict=True)
+        drawn = [self._draw(*part, static=static) for part in parts]
+        return (torch.cat(drawn) if len(drawn) > 1 else drawn[0]).view(user.shape)
+
+    def _draw(self, user: Tensor, share: Tensor, *, static: bool) -> Tensor:
+        place = share * self.n_items  # below n_items: the largest share is 1 - 2^-53
+        item = place.long()
+        seen = self.is_seen(user, item)
+        if static:
+            return torch.where(seen, self._other(user, place - item), item)
+        again = seen.nonzero().squeeze(1)
+        fraction = (place - item).index_select(0, again)
+        return item.index_copy_(0, again, self._other(user.index_select(0, again), fraction))
+
+    def _other(self, user: Tensor, share: Tensor) -> Tensor:
+        count = self.n_unseen.index_select(0, user)
         return self.nth_unseen(user, torch.minimum((share * count).long(), count - 1))
 
     def draw_distinct(self, user: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recdistill.errors import ConfigError
 from recdistill.losses import Head, bpr, catalogue_loss, distinct
+from recdistill.models.rows import half_squares, pair_scores
 from recdistill.types import Batch, Interactions
 
 
@@ -86,9 +87,7 @@ class InnerProductScorer(Scorer):
 
     def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
         """[B, M] inner products."""
-        users = nn.functional.embedding(user, self.user_vectors, sparse=self.by_rows)
-        items = nn.functional.embedding(item, self.item_vectors, sparse=self.by_rows)
-        return torch.bmm(items, users.unsqueeze(2)).squeeze(2)
+        return pair_scores(self.user_vectors, self.item_vectors, user, item, by_rows=self.by_rows)
 
     def all_scores(self, user: Tensor) -> Tensor:
         """One matrix product."""
@@ -172,14 +171,14 @@ def row_penalty(kind: str, users: Tensor, items: Tensor, batch: Batch, *, by_row
     Shapes:
         users: [U, d] table. items: [I, d] table. Returns: scalar.
     """
-    total = _half_squares(users, batch.user, by_rows) + _half_squares(items, batch.positive, by_rows)
+    item = batch.positive
+    weight = None
     if kind == "bpr":
-        total = total + _half_squares(items, batch.negative.flatten(), by_rows) / batch.negative.shape[1]
+        item = torch.cat([item, batch.negative.flatten()])
+        weight = torch.ones(len(item), 1, device=item.device)
+        weight[len(batch.positive) :] = 1 / batch.negative.shape[1]
+    total = half_squares(users, batch.user, by_rows=by_rows) + half_squares(items, item, weight, by_rows=by_rows)
     return total / len(batch.user)
-
-
-def _half_squares(table: Tensor, row: Tensor, by_rows: bool) -> Tensor:
-    return nn.functional.embedding(row, table, sparse=by_rows).square().sum() / 2
 
 
 def normal_table(rows: int, dim: int, std: float, generator: torch.Generator) -> nn.Parameter:
