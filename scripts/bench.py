@@ -22,14 +22,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench_parts import ranking_loops, sampling_loops, training_loops, whole
 from bench_parts.data import SCALES, Scale
 from bench_parts.measure import Row
 from bench_parts.show import markdown, missed, print_rows
+from recdistill.runtime import start
 
 Loop = Callable[[Scale, str], Row | Iterator[Row]]
 LOOPS: dict[str, tuple[str, Loop]] = {  # at which scales, and how
@@ -62,12 +61,14 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda; off the CPU wall seconds are taken")
     parser.add_argument("--check", action="store_true", help="exit 1 and name each target that is missed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
-    parser.add_argument("--markdown", type=Path, metavar="JSON", help="print the tables of such a file, measure nothing")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="JSON", help="print the tables of such a file, measure nothing"
+    )
     asked = parser.parse_args()
     if asked.markdown:
         print(markdown(json.loads(asked.markdown.read_text())))
         return 0
-    torch.set_num_threads(1)
+    start(asked.device, threads=1, seed=0)  # as every run of recdistill begins; it holds for both sides
     started = time.perf_counter()
     about, rows = whole.machine(), []
     for scale in asked.scale or (QUICK if asked.quick else SCALES):

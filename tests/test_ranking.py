@@ -92,6 +92,23 @@ def test_seen_items_are_never_recommended_even_where_they_score_best() -> None:
         assert set(items) == set((~mask(seen)[u]).nonzero().squeeze(1).tolist())
 
 
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(385, 700), levels=st.sampled_from([1, 20, 1000]), k=st.integers(1, 2), seed=st.integers(0, 99))
+def test_the_best_of_folded_wide_rows_are_those_of_a_full_sort(width: int, levels: int, k: int, seed: int) -> None:
+    score, nothing = coarse(4, width, levels, seed), some_of(0.0, 4, width)
+    column, value = select_top(score, k)
+    assert column.tolist() == sorted_by_numpy(score, nothing, torch.arange(4), k)
+    assert value.equal(score.gather(1, column))
+
+
+def test_folded_rows_with_fewer_scores_than_k_are_filled_with_minus_infinity() -> None:
+    score = torch.full((2, 1000), -torch.inf)
+    score[0, 999], score[1, 3] = 1.0, 2.0
+    column, value = select_top(score, 2)
+    assert column[:, 0].tolist() == [999, 3]
+    assert value.tolist() == [[1.0, -torch.inf], [2.0, -torch.inf]]
+
+
 def test_ties_at_the_border_of_the_list_go_to_the_lower_item() -> None:
     score = torch.zeros(1, 5000)
     score[0, [4000, 7]] = 1.0

@@ -21,7 +21,7 @@ from recdistill.training.checkpoint import load_weights, save_weights
 from recdistill.training.trainer import OnEpoch, Validate, fit
 from recdistill.types import Interactions
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -127,9 +127,7 @@ def unkd_draws(ranked: np.ndarray, users: int, pairs: int, mu: float) -> None:
                 ranked[user, group, first], ranked[user, group, second]
 
 
-def rrd_draws(
-    top: np.ndarray, seen: list[set[int]], users: int, n_items: int, number: int, temperature: float
-) -> None:
+def rrd_draws(top: np.ndarray, seen: list[set[int]], users: int, n_items: int, number: int, temperature: float) -> None:
     """np.random.choice per user: interesting items by rank, uninteresting ones from everything else."""
     depth = top.shape[1]
     weight = np.exp(-np.arange(depth) / temperature)

@@ -158,9 +158,7 @@ def _evaluator(scale: Scale, held_out: Interactions, device: str, metrics: list[
     train = scale.train
     ids = np.arange(0).astype(str)
     count = train.popularity()
-    data = Dataset(
-        scale.name, train, held_out, held_out, count, popularity_groups(count, 2), ids, ids, "bench", Path()
-    )
+    data = Dataset(scale.name, train, held_out, held_out, count, popularity_groups(count, 2), ids, ids, "bench", Path())
     return Evaluator(data, device=torch.device(device), cutoffs=[10, 20], metrics=metrics, stored=100)
 
 
@@ -172,4 +170,3 @@ def _some(ids: torch.Tensor, number: int) -> torch.Tensor:
 def _of_users(data: Interactions, user: torch.Tensor) -> Interactions:
     kept = torch.isin(data.user, user)
     return Interactions(data.user[kept], data.item[kept], data.n_users, data.n_items)
-

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from recdistill.dataset.sampling import SeenItems, unseen_sampler
+from recdistill.dataset.sampling import SeenItems, UnseenSampler, unseen_sampler
 from recdistill.types import Interactions
 
 
@@ -71,6 +71,40 @@ def test_draws_are_uniform_over_unseen_items(seen: set[int]) -> None:
     count = item.bincount(minlength=10)[[i for i in range(10) if i not in seen]]
     assert count.sum() == 20_000
     assert stats.chisquare(count.numpy()).pvalue > 1e-3
+
+
+@settings(max_examples=60, deadline=None)
+@given(sets=SETS, seed=st.integers(0, 99))
+def test_the_draws_do_not_depend_on_a_bitset_or_on_static_shapes(sets: list[set[int]], seed: int) -> None:
+    data = of(sets, 12)
+    some = [user for user, items in enumerate(sets) if len(items) < 12]
+    user = torch.tensor(some, dtype=torch.long).repeat_interleave(50).reshape(-1, 5)
+    with_bits, without = (UnseenSampler(*data.csr(), 12, bitset_bytes=size) for size in (1000, 0))
+    assert with_bits.bits is not None
+    assert without.bits is None
+    drawn = with_bits.draw(user, seeded(seed))
+    for sampler in (with_bits, without):
+        for static in (False, True):
+            assert sampler.draw(user, seeded(seed), static=static).equal(drawn)
+
+
+def test_draws_do_not_depend_on_how_they_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = unseen_sampler(of([{1}, {2, 3, 4, 5}], 9))
+    user = torch.arange(2).repeat(500)
+    whole = sampler.draw(user, seeded(4))
+    monkeypatch.setattr("recdistill.dataset.sampling.BLOCK", 7)
+    assert sampler.draw(user, seeded(4)).equal(whole)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sets=SETS)
+def test_seen_is_what_is_in_the_sets(sets: list[set[int]]) -> None:
+    user, item = torch.meshgrid(torch.arange(len(sets)), torch.arange(12), indexing="ij")
+    expected = [[i in items for i in range(12)] for items in sets]
+    for size in (1000, 0):
+        sampler = UnseenSampler(*of(sets, 12).csr(), 12, bitset_bytes=size)
+        found = sampler.is_seen(user.flatten(), item.flatten())
+        assert found.reshape(len(sets), 12).tolist() == expected
 
 
 def test_every_set_of_distinct_draws_is_equally_likely() -> None:
