@@ -10,11 +10,6 @@ are CPU seconds, the median of several calls. What is slow at L in its naive for
 
 from __future__ import annotations
 
-import os
-
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # read once, when numpy and torch load
-    os.environ[variable] = "1"
-
 import argparse
 import json
 import sys
@@ -22,12 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from bench_parts import ranking_loops, sampling_loops, training_loops, whole
 from bench_parts.data import SCALES, Scale
 from bench_parts.measure import Row
 from bench_parts.show import markdown, missed, print_rows
+
 from recdistill.runtime import start
 
 Loop = Callable[[Scale, str], Row | Iterator[Row]]

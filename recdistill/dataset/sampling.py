@@ -7,7 +7,6 @@ from torch import Tensor
 
 from recdistill.types import Interactions
 
-
 BITSET_BYTES = 1 << 28  # up to here a bit per (user, item) is kept
 BLOCK = 1 << 15  # draws at a time on the CPU, whose intermediate values then stay in its cache
 
