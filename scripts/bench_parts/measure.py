@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import re
 import statistics
@@ -111,6 +112,8 @@ def peak(work: Work, device: str = "cpu") -> int | None:
         return int(torch.cuda.max_memory_allocated(device) - before)
     if sys.platform != "linux":
         return None
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)  # what earlier calls freed would otherwise be used again unseen
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
