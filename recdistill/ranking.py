@@ -101,7 +101,7 @@ def _some_top(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return score.topk(k, dim=1)
     width = n_items // FOLD
     whole = width * FOLD
-    peak = score[:, :whole].unflatten(1, (FOLD, width)).amax(1)
+    peak = torch.unflatten(score[:, :whole], 1, (FOLD, width)).amax(1)
     place = peak.topk(k, dim=1, sorted=False).indices
     column = (place.unsqueeze(2) + torch.arange(0, whole, width)).flatten(1)
     column = torch.cat([column, torch.arange(whole, n_items).expand(n_rows, -1)], 1)
@@ -173,7 +173,7 @@ def _ranks(score: Tensor, row: Tensor, item: Tensor) -> Tensor:
     ranks = []
     index = torch.arange(score.shape[1], device=score.device)
     own_score = score[row, item].unsqueeze(1)
-    for some in torch.arange(len(row), device=row.device).split(max(score.shape[0], 1)):
+    for some in torch.split(torch.arange(len(row), device=row.device), max(score.shape[0], 1)):
         own, others = own_score[some], score.index_select(0, row[some])
         # Counted in float32, whose sums are several times faster than those of booleans and exact up to 2^24 items.
         ahead = torch.gt(others, own, out=torch.empty_like(others)).sum(1)

@@ -86,7 +86,7 @@ class UnseenSampler:
         if static is None:
             static = user.device.type != "cpu"
         block = max(1, len(flat)) if static else BLOCK
-        parts = zip(flat.split(block), shares.split(block), strict=True)
+        parts = zip(torch.split(flat, block), torch.split(shares, block), strict=True)
         drawn = [self._draw(*part, static=static) for part in parts]
         return (torch.cat(drawn) if len(drawn) > 1 else drawn[0]).view(user.shape)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recdistill.errors import require
-from recdistill.models.base import LOSSES, InnerProductScorer, Recommender, normal_table, own_loss, row_penalty
+from recdistill.models.base import LOSSES, InnerProductScorer, Recommender, Scorer, normal_table, own_loss, row_penalty
 from recdistill.types import Batch, Interactions
 
 
@@ -69,7 +69,7 @@ class LightGCN(Recommender):
         """BPR or softmax on the propagated vectors."""
         return own_loss(self.loss_kind, scorer, batch)
 
-    def penalty(self, batch: Batch) -> Tensor:
+    def penalty(self, scorer: Scorer, batch: Batch) -> Tensor:
         """Squared norms of the layer-0 rows of a batch."""
         return row_penalty(self.loss_kind, self.user_table, self.item_table, batch)
 

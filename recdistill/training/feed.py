@@ -60,5 +60,5 @@ class Feed:
             user, item: [n]. negative: [n, N].
         """
         order = torch.randperm(len(user), generator=draws, device=user.device)
-        columns = (column.index_select(0, order).split(batch_size) for column in (user, item, negative))
+        columns = (torch.split(column.index_select(0, order), batch_size) for column in (user, item, negative))
         return map(Batch, *columns)

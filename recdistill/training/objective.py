@@ -34,7 +34,7 @@ class Objective(nn.Module):
             terms["base"] = self.student.loss(scorer, batch)
         terms.update(self.distiller(scorer, batch))
         if self.weight_decay:
-            terms["weight_decay"] = self.weight_decay * self.student.penalty(batch)
+            terms["weight_decay"] = self.weight_decay * self.student.penalty(scorer, batch)
         if not terms:
             raise ConfigError(
                 f"{type(self.distiller).__name__} gives no loss term and replaces the base loss",

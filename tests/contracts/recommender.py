@@ -115,8 +115,8 @@ class RecommenderContract:
     def test_the_loss_is_a_mean_so_that_repeating_every_row_changes_nothing(self) -> None:
         model, batch = self.prepared(), toys.batch()
         twice = type(batch)(*(torch.cat([value, value]) for value in (batch.user, batch.positive, batch.negative)))
-        for value in (lambda rows: model.loss(model.scorer(), rows), model.penalty):
-            torch.testing.assert_close(value(twice), value(batch))
+        for value in (model.loss, model.penalty):
+            torch.testing.assert_close(value(model.scorer(), twice), value(model.scorer(), batch))
 
     def test_a_batch_of_one_row_has_a_finite_loss(self) -> None:
         model = self.prepared()
@@ -124,7 +124,7 @@ class RecommenderContract:
 
     def test_the_penalty_is_a_scalar_of_at_least_zero(self) -> None:
         model = self.prepared()
-        penalty = model.penalty(toys.batch())
+        penalty = model.penalty(model.scorer(), toys.batch())
         assert penalty.shape == ()
         assert (penalty > 0) if model.trainable else (penalty == 0)
 

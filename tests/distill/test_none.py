@@ -16,7 +16,7 @@ def test_weight_decay_is_a_term_of_its_own() -> None:
     student, batch = toys.model(), toys.batch()
     terms = Objective(student, NoDistillation(), 0.25)(batch)
     assert list(terms) == ["base", "weight_decay"]
-    assert terms["weight_decay"].equal(0.25 * student.penalty(batch))
+    assert terms["weight_decay"].equal(0.25 * student.penalty(student.scorer(), batch))
 
 
 def test_it_takes_any_number_of_teachers_and_needs_nothing_of_them() -> None:

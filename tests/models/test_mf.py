@@ -27,10 +27,10 @@ def test_the_penalty_is_half_the_mean_squared_norm_of_the_rows_of_a_batch() -> N
     for user, positive, negatives in zip(batch.user, batch.positive, batch.negative, strict=True):
         expected += float(model.user_table[user].square().sum() + model.item_table[positive].square().sum()) / 2
         expected += sum(float(model.item_table[n].square().sum()) for n in negatives) / 2 / 3
-    torch.testing.assert_close(model.penalty(batch), torch.tensor(expected / len(batch.user)))
+    torch.testing.assert_close(model.penalty(model.scorer(), batch), torch.tensor(expected / len(batch.user)))
 
 
 def test_the_penalty_of_the_softmax_loss_leaves_the_unused_negatives_out() -> None:
     model, batch = toys.model(loss="softmax"), toys.batch()
     expected = model.user_table[batch.user].square().sum(1) + model.item_table[batch.positive].square().sum(1)
-    torch.testing.assert_close(model.penalty(batch), expected.mean() / 2)
+    torch.testing.assert_close(model.penalty(model.scorer(), batch), expected.mean() / 2)
