@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from recdistill import cli
+from recdistill.commands.conf import conf_folder, members
+
+DISTILLERS = list(members("distill", (conf_folder(),)))
 
 SMOKE = ("debug=smoke", "device=cpu")
 
@@ -108,7 +111,7 @@ def test_debug_shows_the_traceback(tmp_path):
     ("words", "parts"),
     [
         (["distil=unkd"], ["there is no key distil", "did you mean distill?"]),
-        (["distill=ukd"], ["distill=ukd", "did you mean unkd?", "none, rrd, unkd"]),
+        (["distill=ukd"], ["distill=ukd", "did you mean unkd?", ", ".join(DISTILLERS)]),
         (["teacher=lightgnc"], ["did you mean lightgcn?"]),
         (["dataset=ml100k"], ["did you mean ml-100k?"]),
         (["dataset/split=leave_ones"], ["did you mean leave_one_out?", "recdistill list dataset/split"]),
@@ -289,7 +292,7 @@ def test_a_pickled_job_is_never_read(say, tmp_path, flag, joined):
         (["--cfg", "hydra", "-p", "hydra.job"], "chdir: false"),
         (["--info", "searchpath"], "conf"),
         (["--info", "defaults"], "ml-100k"),
-        (["--help"], "distill: none, rrd, unkd"),
+        (["--help"], f"distill: {', '.join(DISTILLERS)}"),
         (["--hydra-help"], "--multirun"),
         (["dataset.name='a, b'", "-c", "job", "-p", "dataset"], "name: a, b"),
         (["evaluation.cutoffs=[5,10]", "-c", "job", "-p", "evaluation"], "- 5"),
@@ -331,7 +334,7 @@ def test_tab_completion_knows_verbs_and_overrides(say, monkeypatch):
     refused(say("-sc", "install=tcsh"), "install=SHELL")
     for line, answer in {
         "recdistill tr": "train",
-        "recdistill train distill=": "distill=none distill=rrd distill=unkd",
+        "recdistill train distill=": " ".join(f"distill={name}" for name in DISTILLERS),
         "recdistill train teacher.d": "teacher.dim=",
         "recdistill train dataset/split=l": "dataset/split=leave_one_out",
         "recdistill train dataset/split=time_cut dataset.split.un": "dataset.split.unseen=",

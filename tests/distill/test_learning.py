@@ -28,7 +28,6 @@ from recdistill.distill.rd import RD
 from recdistill.distill.rrd import RRD
 from recdistill.distill.strata import Strata
 from recdistill.distill.unkd import UnKD
-from recdistill.evaluation.evaluator import overlap
 from recdistill.models.mf import MF
 from recdistill.ranking import top_k
 from recdistill.runtime import generator
@@ -99,8 +98,8 @@ def shared(student: MF, teacher: MF, data: Interactions) -> float:
     """Mean share of the teacher's first ten unseen items among the student's."""
     seen, everybody = SeenItems(data), torch.arange(data.n_users)
     with torch.no_grad():
-        lists = [top_k(model.scorer(), seen, everybody, data.n_items, 10) for model in (student, teacher)]
-    return overlap(*lists, 10)
+        lists = [top_k(model.scorer(), seen, everybody, data.n_items, 10).item for model in (student, teacher)]
+    return float((lists[0].unsqueeze(2) == lists[1].unsqueeze(1)).any(2).double().mean())
 
 
 def tau_in_groups(student: MF, teacher: MF, data: Interactions) -> float:
