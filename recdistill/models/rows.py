@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+FEW = 8
 BLOCK_BYTES = 1 << 19  # of gathered rows on the CPU, half of a usual second-level cache
 
 
@@ -66,7 +67,11 @@ class _PairScores(torch.autograd.Function):
         for of, some in _blocks(users, user, item):
             of_user, of_item = users.index_select(0, of), _gathered(items, some)
             score = torch.bmm(of_item, of_user.unsqueeze(2)).squeeze(2)
-            parts.append((score, of_user.square().sum(1), of_item.square().sum(2)) if squares else (score,))
+            parts.append(
+                (score, torch.linalg.vecdot(of_user, of_user), torch.linalg.vecdot(of_item, of_item))
+                if squares
+                else (score,)
+            )
         outputs = parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
         return outputs if squares else outputs[0]
 
@@ -85,7 +90,10 @@ class _PairScores(torch.autograd.Function):
             of_item = _gathered(items, some)
             slope = of_item.new_zeros(some.shape) if pull is None else pull[part]
             if to_users is not None:
-                rows = torch.bmm(slope.unsqueeze(1), of_item).squeeze(1)
+                if some.shape[1] > FEW:
+                    rows = torch.bmm(slope.unsqueeze(1), of_item).squeeze(1)
+                else:  # two to three times faster than a product of so small matrices
+                    rows = (slope.unsqueeze(2) * of_item).sum(1)
                 if user_pull is not None:
                     rows.addcmul_(of_user, user_pull[part].unsqueeze(1), value=2)
                 to_users.index_add_(0, of, rows)
