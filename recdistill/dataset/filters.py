@@ -11,6 +11,7 @@ import numpy as np
 from recdistill.dataset.table import Pairs
 from recdistill.errors import DataError, SettingsError, require
 
+SECONDS = 10**11  # times from here on count milliseconds or less
 # What was done before a setting existed. Only what differs counts in a fingerprint, so that older results keep theirs.
 _BEFORE = {"rating_min": None, "item_min": 1, "iterative": False, "time_from": None, "time_to": None}
 
@@ -61,9 +62,9 @@ class Filter:
         if self.rating_min is not None:
             keep &= column_of(pairs, "rating", f"dataset.filter.rating_min={self.rating_min}") >= self.rating_min
         if self.time_from is not None:
-            keep &= column_of(pairs, "timestamp", f"dataset.filter.time_from={self.time_from}") >= self.time_from
+            keep &= times_of(pairs, self.time_from, "dataset.filter.time_from") >= self.time_from
         if self.time_to is not None:
-            keep &= column_of(pairs, "timestamp", f"dataset.filter.time_to={self.time_to}") < self.time_to
+            keep &= times_of(pairs, self.time_to, "dataset.filter.time_to") < self.time_to
         self._drop_short(pairs, keep)
         if not keep.any():
             _, given = made_by(self, _BEFORE | {"user_min": 1})
@@ -131,6 +132,22 @@ def column_of(pairs: Pairs, column: str, setting: str) -> np.ndarray:
             f"use data with a {column} column, or take the setting back",
         )
     return found
+
+
+def times_of(pairs: Pairs, limit: int, setting: str) -> np.ndarray:
+    """The timestamp of each pair [n], to be compared with a limit.
+
+    Raises:
+        DataError: the table has no times, or their unit is so much finer than the limit's that all are later.
+    """
+    time = column_of(pairs, "timestamp", f"{setting}={limit}")
+    if limit < SECONDS <= (earliest := int(time.min())):
+        raise DataError(
+            f"{setting}={limit} is in seconds, but the earliest time of the data, {earliest}, is in a finer unit",
+            f"a date becomes seconds since 1970; {SECONDS} seconds would be after the year 5000",
+            "give the time as a number in the unit of the data",
+        )
+    return time
 
 
 def _compact(pairs: Pairs, keep: np.ndarray) -> Pairs:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recdistill.dataset.filters import as_time, column_of, made_by
+from recdistill.dataset.filters import as_time, column_of, made_by, times_of
 from recdistill.dataset.table import Pairs
 from recdistill.errors import require
 
@@ -202,6 +202,9 @@ class TimeCut(Split):
         """Part of each pair, as in `Split`."""
         time = column_of(pairs, "timestamp", "dataset/split=time_cut")
         valid, test = _exact(self.valid), _exact(self.test)
+        for limit, setting in ((self.valid_from, "valid_from"), (self.test_from, "test_from")):
+            if limit is not None:
+                times_of(pairs, limit, f"dataset.split.{setting}")
         first_test = _cut(time, 1 - test) if self.test_from is None else self.test_from
         first_valid = _cut(time, 1 - valid - test) if self.valid_from is None else self.valid_from
         part = np.full(len(time), TRAIN, np.int8)

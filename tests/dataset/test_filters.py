@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recdistill.dataset.filters import Filter
+from recdistill.dataset.splits import TimeCut
 from recdistill.dataset.table import Pairs, RawTable, contiguous
 from recdistill.errors import DataError, SettingsError
 
@@ -63,6 +64,16 @@ def test_one_pass_may_leave_a_user_below_the_minimum_and_the_core_does_not() -> 
     assert original(Filter(user_min=2, item_min=2).apply(table(rows))) == {(1, 1), (1, 2), (2, 1), (3, 1), (3, 2)}
     core = Filter(user_min=2, item_min=2, iterative=True).apply(table(rows))
     assert original(core) == {(1, 1), (1, 2), (3, 1), (3, 2)}
+
+
+def test_a_date_against_times_in_milliseconds_is_an_error_and_keeps_nobody_in_silence() -> None:
+    pairs = table([(0, 0), (1, 1)], time=[1_420_000_000_000, 1_420_000_000_001])
+    for key in ("time_from", "time_to"):
+        with pytest.raises(DataError, match=f"dataset.filter.{key}=1451606400 is in seconds"):
+            Filter(**{key: "2016-01-01"}).apply(pairs)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"dataset.split.test_from=1451606400 is in seconds"):
+        TimeCut(test_from="2016-01-01").assign(pairs)
+    assert len(Filter(time_from=1_420_000_000_001).apply(pairs).user) == 1
 
 
 def test_the_filter_counts_distinct_items() -> None:
