@@ -53,7 +53,7 @@ def datasets(words: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="describe: popularity of items, log-log (.svg, .png)")
     arguments = parser.parse_intermixed_args(list(words))
-    named = [word for word in arguments.words if "=" not in word or Path(word).exists()]
+    named = [word for word in arguments.words if "=" not in word or _is_there(word)]
     settings = [word for word in arguments.words if word not in named]
     flags = ["--config-dir", arguments.config_dir] if arguments.config_dir else []
     hydra_words, _ = overrides.parse([*flags, *settings])
@@ -69,6 +69,12 @@ def datasets(words: Sequence[str]) -> int:
     if arguments.action == "fetch":
         return _fetch(source, config, as_json=arguments.json)
     return _describe(source, config, settings, as_json=arguments.json, plot=arguments.plot)
+
+
+def _is_there(name: str) -> bool:
+    from recdistill.dataset.files import is_file, is_folder
+
+    return is_file(Path(name)) or is_folder(Path(name))
 
 
 def _compose(arguments: argparse.Namespace) -> DictConfig:
@@ -135,7 +141,7 @@ def _source(name: str, arguments: argparse.Namespace) -> tuple[Source, DictConfi
     known = members("dataset", (conf_folder(), *([Path(arguments.config_dir)] if arguments.config_dir else [])))
     if name in known:
         chosen = [f"dataset={name}"]
-    elif Path(name).exists():
+    elif _is_there(name):
         chosen = ["dataset=file"]
     else:
         raise ConfigError(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from recdistill.dataset.columns import Columns, Say
+from recdistill.dataset.files import is_file, is_folder
 from recdistill.dataset.filters import Filter
 from recdistill.dataset.own_split import find_parts, read_parts
 from recdistill.dataset.readers import read
@@ -96,10 +97,10 @@ class File(Source):
 
     def _files(self) -> dict[str, Path]:
         """The files of a split of one's own; none if there is one table."""
-        return find_parts(Path(self.path)) if self.path is not None and Path(self.path).is_dir() else self.parts
+        return find_parts(Path(self.path)) if self.path is not None and is_folder(Path(self.path)) else self.parts
 
     def signature(self, data: Path, downloads: Path) -> Any:
-        """Path, size and time of each file, format and columns: they remember the hash of what was read."""
+        """Path, size and times of each file, format and columns: they remember the hash of what was read."""
         files = self._files() or {"all": Path(str(self.path))}
         signatures = [file_signature(file, part) for part, file in files.items()]
         if None in signatures:
@@ -189,8 +190,9 @@ class Synthetic(Source):
 
 
 def file_signature(path: Path, *more: Any) -> Any:
-    """Path, size and time of a file; None if it is not there, which reading it will say."""
-    if not path.is_file():
+    """Path, size and times of a file; None if it is not there, which reading it will say."""
+    if not is_file(path):
         return None
     status = path.stat()
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns, *more]
+    # the time of change too: copying tools set the other one back, which here would bring back the old data
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, *more]

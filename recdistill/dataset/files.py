@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ def reading(path: Path) -> Iterator[None]:
     Raises:
         DataError: the file is missing, empty, cut short, not UTF-8, or cannot be parsed.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(
             f"there is no file {path}", "the data set is read from it", "mend dataset.path or put the file there"
         )
@@ -33,9 +35,7 @@ def reading(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise not_utf8(path, f"{error.reason} at byte {error.start}") from error
     except PermissionError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror}", "the data set is read from it", "mend its permissions"
-        ) from error
+        raise forbidden(path, error) from error
     except (EOFError, OSError, zlib.error) as error:
         raise cut_short(path, str(error)) from error
     except pa.ArrowException as error:
@@ -43,6 +43,33 @@ def reading(path: Path) -> Iterator[None]:
         if "Empty CSV file" in said:
             raise empty(path) from error
         raise (not_utf8 if "UTF8" in said else unparsable)(path, said) from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name.
+
+    Raises:
+        DataError: a folder on the way to it may not be entered.
+    """
+    return (status := _status(path)) is not None and stat.S_ISREG(status.st_mode)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name.
+
+    Raises:
+        DataError: a folder on the way to it may not be entered.
+    """
+    return (status := _status(path)) is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except PermissionError as error:
+        raise forbidden(path, error) from error
+    except (OSError, ValueError):  # not there; a name that is too long or holds a zero byte
+        return None
 
 
 def open_file(path: Path) -> pa.NativeFile:
@@ -61,6 +88,11 @@ def bare_name(path: Path) -> str:
     for ending in (ending for some in ENDINGS.values() for ending in some):
         name = name.removesuffix(ending)
     return name
+
+
+def forbidden(path: Path, error: PermissionError) -> DataError:
+    """The error for what the user may not read."""
+    return DataError(f"{path} cannot be read: {error.strerror}", "the data set is read from it", "mend its permissions")
 
 
 def empty(path: Path) -> DataError:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from recdistill import __version__
 from recdistill.dataset.catalog import Source
 from recdistill.dataset.columns import Say
 from recdistill.dataset.popularity import popularity_groups
@@ -38,7 +39,7 @@ def load(source: Source, *, data: Path, cache: Path, groups: int, say: Say) -> D
         DataError: the source cannot be read, or nothing can be learned from it.
     """
     made_by = _made_by(source)
-    table_name = _known_table(source, data, cache)
+    table_name = _known_table(_memo(source, data, cache))
     if table_name is None or not _complete(_folder(cache, table_name, made_by)):
         # by the source's name alone: whatever their splits, two processes must not fetch one file at once
         with locked(cache / "datasets" / key_of(["source", source.name]), f"data set {source.name}", say):
@@ -52,7 +53,8 @@ def _folder(cache: Path, table_name: str, made_by: dict[str, Any]) -> Path:
 
 def _made(source: Source, data: Path, cache: Path, made_by: dict[str, Any], say: Say) -> str:
     """Read and store a data set, unless another process just did; returns the hash of its table."""
-    known = _known_table(source, data, cache)
+    memo = _memo(source, data, cache)  # before reading: what a file becomes meanwhile is not what was read
+    known = _known_table(memo)
     if known is not None and _complete(_folder(cache, known, made_by)):
         return known
     pairs = contiguous(source.table(data, cache / "downloads", say))
@@ -61,7 +63,9 @@ def _made(source: Source, data: Path, cache: Path, made_by: dict[str, Any], say:
     with locked(folder, f"data set {source.name}", say):  # so that nobody prunes what is being written
         if not _complete(folder):
             _store(folder, source, pairs, table_name, made_by, say)
-    _remember_table(source, data, cache, table_name)
+    memo = memo or _memo(source, data, cache)  # there is one now if it was fetched
+    if memo is not None:
+        write_json(memo, {"table": table_name, "source": source.name})
     return table_name
 
 
@@ -77,22 +81,18 @@ def _memo(source: Source, data: Path, cache: Path) -> Path | None:
     signature = source.signature(data, cache / "downloads")
     if signature is None:
         return None
-    return cache / "datasets" / "memo" / f"{key_of([signature, 'ratings'] if _by_rating(source) else signature)}.json"
+    # another version may read the same file otherwise
+    key = key_of([__version__, signature, "ratings" if _by_rating(source) else None])
+    return cache / "datasets" / "memo" / f"{key}.json"
 
 
 def _by_rating(source: Source) -> bool:
     return source.filter.rating_min is not None
 
 
-def _known_table(source: Source, data: Path, cache: Path) -> str | None:
-    memo = _memo(source, data, cache)
+def _known_table(memo: Path | None) -> str | None:
     known = _entry(memo, "table") if memo is not None else None
     return known if isinstance(known, str) else None
-
-
-def _remember_table(source: Source, data: Path, cache: Path, table_name: str) -> None:
-    if (memo := _memo(source, data, cache)) is not None:
-        write_json(memo, {"table": table_name, "source": source.name})
 
 
 def _entry(path: Path, key: str) -> Any:
@@ -129,7 +129,7 @@ def _state(path: Path) -> list[int]:
 def _store(folder: Path, source: Source, pairs: Pairs, table_name: str, made_by: dict[str, Any], say: Say) -> None:
     pairs, part = _split(source, pairs, say)
     n_users, n_items = len(pairs.user_ids), len(pairs.item_ids)
-    _check_size(source.name, n_users, n_items, part)
+    _check_size(source.name, n_users, n_items, part, own=pairs.part is not None)
     ensure_folder(folder)
     user, item = pairs.user.astype(np.int32), pairs.item.astype(np.int32)
     ids = {"user_id": pa.array(pairs.user_ids, pa.string()), "item_id": pa.array(pairs.item_ids, pa.string())}
@@ -211,7 +211,7 @@ def _settings(component: object) -> str:
     return ", ".join(f"{key}={value}" for key, value in vars(component).items())
 
 
-def _check_size(name: str, n_users: int, n_items: int, part: np.ndarray) -> None:
+def _check_size(name: str, n_users: int, n_items: int, part: np.ndarray, *, own: bool) -> None:
     for count, thing in ((n_users, "user"), (n_items, "item")):
         if count < 2:
             raise DataError(
@@ -222,11 +222,12 @@ def _check_size(name: str, n_users: int, n_items: int, part: np.ndarray) -> None
     uses = {"train": "models are trained", "valid": "models are selected", "test": "results are reported"}
     for number, part_name in enumerate(PARTS):
         if not (part == number).any():
+            mend = "use more data (users with few items only train), other shares or times of dataset.split, "
+            mend += "or dataset.split.unseen=keep"
             raise DataError(
-                f"{name} has no {part_name} interactions after the split",
+                f"{name} has no {part_name} interactions" + ("" if own else " after the split"),
                 f"{uses[part_name]} on {part_name} interactions",
-                "use more data (users with few items only train), other shares or times of dataset.split, "
-                "or dataset.split.unseen=keep",
+                "give train and test interactions (valid can be taken out of train)" if own else mend,
             )
 
 

@@ -13,6 +13,7 @@ from recdistill.dataset.archives import FetchFailed, unpack
 from recdistill.dataset.catalog import Source, file_signature
 from recdistill.dataset.columns import Columns, Say
 from recdistill.dataset.fetch import download, from_package, no_source
+from recdistill.dataset.files import is_folder
 from recdistill.dataset.filters import Filter
 from recdistill.dataset.origins import ORIGINS, TIDY, Origin, Remote
 from recdistill.dataset.own_split import find_parts, read_parts
@@ -58,9 +59,11 @@ class Named(Source):
     def files(self, data: Path, downloads: Path) -> tuple[Path, ...] | None:
         """The files of the copy that would be read; None if it would be fetched."""
         if self.path is None:
-            return find(self.name, data, downloads)
+            found = find(self.name, data, downloads)
+            # a split may have a valid.txt beside the publisher's two files
+            return found if found is None or len(found) == 1 else tuple(find_parts(found[0].parent).values())
         folder = Path(self.path)
-        return tuple(find_parts(folder).values()) if folder.is_dir() else (folder,)
+        return tuple(find_parts(folder).values()) if is_folder(folder) else (folder,)
 
     def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
         """Read the data set, fetching it first where needed.

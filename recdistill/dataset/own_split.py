@@ -9,7 +9,7 @@ import numpy as np
 
 from recdistill.dataset.collect import PART_NAMES
 from recdistill.dataset.columns import Columns, Say
-from recdistill.dataset.files import bare_name, reading
+from recdistill.dataset.files import bare_name, forbidden, is_file, reading
 from recdistill.dataset.readers import read
 from recdistill.dataset.sniff import sniff
 from recdistill.dataset.table import PARTS, Ids, RawTable
@@ -23,14 +23,18 @@ def find_parts(folder: Path) -> dict[str, Path]:
     """The files `train`, `valid` and `test` of a folder, with any ending that is known; also `NAME.train.inter`.
 
     Raises:
-        DataError: train or test is missing, or there are two files for one part.
+        DataError: train or test is missing, there are two files for one part, or the folder may not be read.
     """
+    try:
+        inside = sorted(folder.iterdir())
+    except PermissionError as error:
+        raise forbidden(folder, error) from error
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in inside:
         name = bare_name(path)
         ending = next((ending for ending in ENDINGS if name.endswith(ending)), None)
         part = PART_NAMES.get(name.removesuffix(ending).split(".")[-1]) if ending else None
-        if part is None or not path.is_file():
+        if part is None or not is_file(path):
             continue
         if PARTS[part] in found:
             raise DataError(
@@ -40,7 +44,7 @@ def find_parts(folder: Path) -> dict[str, Path]:
             )
         found[PARTS[part]] = path
     if "train" not in found or "test" not in found:
-        there = ", ".join(sorted(path.name for path in folder.iterdir())[:12])
+        there = ", ".join(path.name for path in inside[:12])
         raise DataError(
             f"{folder} has no {' and no '.join(part for part in ('train', 'test') if part not in found)} file; "
             f"it has {there or 'nothing'}",

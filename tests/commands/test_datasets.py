@@ -167,6 +167,9 @@ def test_what_is_neither_a_data_set_nor_a_file_is_refused_with_the_nearest_name(
     code, out, err = say("describe", "ml-100")
     assert (code, out) == (2, "")
     assert "ml-100 is neither a data set nor a file; did you mean ml-100k?" in err
+    code, out, err = say("describe", "long" * 100)  # longer than any file's name
+    assert (code, out) == (2, "")
+    assert "is neither a data set nor a file" in err
 
 
 @pytest.mark.parametrize("words", [("describe",), ("fetch", "dataset.filter.user_min=5"), ("fetch", "ml-1m", "ml-20m")])

@@ -221,6 +221,39 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert (first.train.n_users, second.train.n_users) == (5, 6)
 
 
+def test_a_file_that_was_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:
+    rows = "\n".join(f"{user},{item}" for user in range(5) for item in range(6))
+    source = csv(tmp_path, rows)
+    first, path = opened(source, tmp_path), Path(str(source.path))
+    status = path.stat()
+    path.write_text(path.read_text().replace("0,5", "0,7"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as `cp -p`, rsync and tar do
+    assert opened(source, tmp_path).fingerprint != first.fingerprint
+
+
+def test_what_a_file_became_while_it_was_read_is_not_taken_for_what_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("user,item\n" + "\n".join(f"{user},{item}" for user in range(5) for item in range(6)))
+
+    class Replaced(File):
+        def table(self, data: Path, downloads: Path, say: Say) -> RawTable:
+            table = super().table(data, downloads, say)
+            path.write_text(path.read_text().replace("0,5", "0,7"))
+            return table
+
+    source = Replaced(path=str(path), filter=Filter(), split=Ratio())
+    assert "7" not in opened(source, tmp_path).item_ids
+    assert "7" in opened(source, tmp_path).item_ids
+
+
+def test_what_another_version_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = counted()
+    opened(source, tmp_path)
+    monkeypatch.setattr(loading, "__version__", "0.0.9")
+    opened(source, tmp_path)
+    assert source.made == 2
+
+
 def test_the_stored_parts_can_be_read_with_the_original_ids(tmp_path: Path) -> None:
     found = opened(csv(tmp_path, "\n".join(f"u{user},i{item}" for user in range(3) for item in range(4))), tmp_path)
     frame = pd.read_parquet(found.folder / "test.parquet")

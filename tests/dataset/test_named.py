@@ -164,6 +164,17 @@ def test_a_split_is_read_as_given_from_the_folder_of_the_name_or_from_a_path(tmp
         assert one.signature(tmp_path / "data", tmp_path) is not None
 
 
+def test_a_valid_part_of_ones_own_beside_the_publishers_files_counts_and_is_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "gowalla"
+    folder.mkdir(parents=True)
+    (folder / "train.txt").write_bytes(LISTS)
+    (folder / "test.txt").write_bytes(HELD_OUT)
+    before = source("gowalla").signature(tmp_path / "data", tmp_path)
+    (folder / "valid.txt").write_bytes(b"0 99\n")
+    assert read(source("gowalla"), tmp_path).item.text().tolist().count("99") == 1
+    assert source("gowalla").signature(tmp_path / "data", tmp_path) != before
+
+
 def test_counts_that_are_not_those_published_are_told(tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_bytes(RATINGS)
     said: list[str] = []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,29 @@ def test_a_folder_without_train_or_test_is_an_error_that_says_what_is_there(tmp_
     folder = folder_of(tmp_path, "{}.csv", without=without)
     with pytest.raises(DataError, match=f"has no {without} file; it has .*valid.csv"):
         opened(tmp_path, path=str(folder))
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "{}.csv")
+    folder.chmod(0)
+    if os.access(folder, os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(DataError, match="mine cannot be read: Permission denied"):
+        opened(tmp_path, path=str(folder))
+    with pytest.raises(DataError, match="cannot be read: Permission denied"):
+        opened(tmp_path, path=str(folder / "train.csv"))
+
+
+def test_a_path_that_no_file_can_have_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no file"):
+        opened(tmp_path, path=str(tmp_path / ("long" * 100)))
+
+
+def test_a_split_column_without_test_rows_is_an_error_that_does_not_speak_of_settings(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", b"user,item,part\n1,1,train\n1,2,train\n2,1,train\n2,3,valid\n")
+    with pytest.raises(DataError, match=r"a has no test interactions\n") as caught:
+        opened(tmp_path, path=str(path), columns=Columns(split="part"))
+    assert "dataset.split" not in caught.value.fix
 
 
 @pytest.mark.parametrize(
