@@ -220,6 +220,8 @@ def _times(column: pa.Array) -> np.ndarray | None:
         if number is not None:
             return number.astype(np.int64) if (np.abs(number) < 2.0**63).all() else None
     moment = _cast(column, pa.timestamp("us"))
+    if moment is None:  # text with a zone, such as 2015-01-31T12:00Z
+        moment = _cast(column, pa.timestamp("us", "UTC"))
     return None if moment is None else pc.cast(moment, pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
 
 

@@ -55,7 +55,7 @@ def find_columns(path: Path, header: Sequence[str], columns: Columns, *, extras:
     """Place of each role's column in a header; RecBole's `name:type` may be asked for either way.
 
     Raises:
-        DataError: the user or the item column, or one that was named, is not there.
+        DataError: the user or the item column, or one that was named, is not there or there twice.
     """
     short = [name.strip().split(":")[0] for name in header]
     found: dict[str, int] = {}
@@ -72,6 +72,13 @@ def find_columns(path: Path, header: Sequence[str], columns: Columns, *, extras:
             "every user would have one item, itself",
             "name two columns: dataset.columns.user=NAME dataset.columns.item=NAME",
         )
+    for role, place in found.items():
+        if list(header).count(header[place]) > 1:
+            raise DataError(
+                f"{path} has {list(header).count(header[place])} columns {header[place]!r}",
+                f"the {role} column is taken by name",
+                f"rename all but one, or name another: dataset.columns.{role}=NAME",
+            )
     if "split" not in found and "split" in (lower := [name.lower() for name in short]):
         say(
             f"{path.name} has a column {short[lower.index('split')]!r} that is not used; "

@@ -62,7 +62,7 @@ def read_separated(path: Path, layout: Layout, columns: Columns, extras: bool, s
         place = find_columns(path, layout.header, columns, extras=extras, say=say)
         strict = {role for role, name in columns.wanted.items() if name is not None}
         _say_as(say, path, layout, [layout.header[number] for number in place.values()])
-    with suppress(pa.ArrowInvalid):  # a fifth faster; what is wrong with a number can be told only from its text
+    with suppress(pa.ArrowInvalid):  # a fifth faster; but what is wrong with a number is told only from its text
         return collect(
             path, _fields(path, layout, place, {"rating": pa.float64(), "timestamp": pa.int64()}), strict, say
         )
@@ -82,7 +82,9 @@ def _fields(path: Path, layout: Layout, place: dict[str, int], kinds: dict[str, 
                 use_threads=False, block_size=BLOCK, skip_rows=layout.skip, column_names=names
             ),
             parse_options=pa_csv.ParseOptions(
-                delimiter=layout.separator[0], quote_char='"' if layout.header is not None else False
+                delimiter=layout.separator[0],
+                quote_char='"' if layout.header is not None else False,
+                newlines_in_values=not kinds,  # slower: only in the second attempt
             ),
             convert_options=pa_csv.ConvertOptions(
                 include_columns=[*column.values(), *between],

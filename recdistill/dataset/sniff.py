@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import re
 import zipfile
 from collections.abc import Sequence
@@ -244,7 +245,8 @@ def _fields(row: str, separator: str) -> list[str]:
     """The fields of a first line, without quotes."""
     if separator == " ":
         return row.split()
-    return [field.strip().removeprefix('"').removesuffix('"').strip() for field in row.split(separator)]
+    fields = row.split(separator) if separator == "::" else next(csv.reader([row], delimiter=separator))
+    return [field.strip() for field in fields]
 
 
 def _is_number(field: str) -> bool:

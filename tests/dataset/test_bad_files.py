@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recdistill.dataset.readers import read
@@ -143,6 +145,14 @@ def test_an_empty_id_in_parquet_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"user,item\n1,2\n4,5,6\n", b"user,item\n1,2,3\n4,5,6\n", b"user,item\n4,5\n1\n"])
 def test_a_row_with_more_or_fewer_fields_than_the_header_is_an_error(tmp_path: Path, content: bytes) -> None:
     assert "separator" in broken(write(tmp_path, "a.csv", content), r"cannot be parsed: .*Row #\d").fix
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_two_columns_of_one_name_are_an_error(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, name, b"user,user,item\n1,2,3\n")
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_arrays([pa.array(["1"])] * 3, names=["user", "user", "item"]), path)
+    assert "rename" in broken(path, "has 2 columns 'user'").fix
 
 
 @pytest.mark.parametrize("bad", ["yesterday", "inf", "nan", "", "1e300"])

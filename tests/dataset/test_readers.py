@@ -10,6 +10,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recdistill.dataset import readers
 from recdistill.dataset.columns import Columns
 from recdistill.dataset.readers import read
 from recdistill.dataset.table import RawTable, contiguous, table_hash
@@ -228,6 +229,26 @@ def test_an_id_is_the_text_in_the_file_without_blanks_around_it(
     path = write(tmp_path, "a.csv", f"user,item\n{beside},x\n{given},y\n".encode())
     assert pairs(read(path)) == [(beside, "x"), (expected, "y")]
     assert set(contiguous(read(path)).user_ids) == {beside, expected}
+
+
+@pytest.mark.parametrize("time", ["1970-01-02T00:00:01Z", "1970-01-02 01:00:01+01:00", "1970-01-02T00:00:01.5"])
+def test_times_of_iso_8601_may_name_their_zone(tmp_path: Path, time: str) -> None:
+    path = write(tmp_path, "a.csv", f"user,item,timestamp\n1,2,{time}\n".encode())
+    found = read(path, columns=Columns(timestamp="timestamp")).timestamp
+    assert found is not None
+    assert found.tolist() == [86401]
+
+
+def test_a_header_may_quote_what_separates(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", b'"user, or who","say ""item"""\n1,2\n')
+    assert pairs(read(path, columns=Columns(user="user, or who", item='say "item"'))) == [("1", "2")]
+
+
+def test_a_quoted_field_may_hold_the_end_of_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "BLOCK", 1000)
+    rows = "".join(f'{user},7,"one line\n{user},8\nand another"\n' for user in range(200))
+    path = write(tmp_path, "a.csv", f"user,item,review\n{rows}".encode())
+    assert pairs(read(path)) == [(str(user), "7") for user in range(200)]
 
 
 def test_times_may_be_whole_numbers_fractions_or_dates(tmp_path: Path) -> None:
