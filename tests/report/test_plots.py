@@ -13,9 +13,9 @@ from recdistill.report.plots import (
     drawn,
     grouped_bars,
     line,
+    lines_below,
     log_axis,
     looks,
-    names_below,
     points,
     thinned,
 )
@@ -107,10 +107,10 @@ def test_a_curve_of_one_epoch_is_a_dot() -> None:
     assert len(re.findall(r"<use [^>]*var\(--student\)", svg)) == 1
 
 
-def test_of_close_points_the_lower_has_its_name_below_where_the_axis_has_them_close() -> None:
-    assert names_below(np.array([(0.0, 0.30), (0.1, 0.31), (0.9, 0.305), (1.0, 0.5)])) == [True, False, False, False]
-    assert names_below(np.array([(0.0, 0.3), (0.0, 0.3)])) == [True, False]
-    assert names_below(np.zeros((0, 2))) == []
+def test_names_of_close_points_go_on_lines_of_their_own_below() -> None:
+    assert lines_below(np.array([(0.0, 0.30), (0.1, 0.31), (0.9, 0.305), (1.0, 0.5)])) == [1, 0, 0, 0]
+    assert lines_below(np.array([(0.1, 0.31), (0.0, 0.3), (0.0, 0.3), (1.0, 0.5)])) == [0, 2, 1, 0]
+    assert lines_below(np.zeros((0, 2))) == []
 
 
 def test_points_are_close_or_not_on_the_scale_that_x_will_have() -> None:
