@@ -103,7 +103,8 @@ def _headline(run: StoredRun) -> str:
     if gained == -1:
         return f"Distillation did harm: in NDCG@{run.k} the student is below the same model trained alone."
     if gap is None and "gap_closed" in run.results["distillation"]:
-        return "The teacher is not clearly better than the student trained alone: there is no gap to close."
+        weak = "teacher is not clearly better than the student trained alone: there is no gap to close."
+        return f"Distillation raised NDCG@{run.k}, yet the {weak}" if gained == 1 else f"The {weak}"
     if gained == 0:
         return f"Distillation made no clear difference: what it changed in NDCG@{run.k} is within the noise."
     if gap is None:
