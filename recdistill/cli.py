@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +23,8 @@ VERBS = {
     "cache": "what is stored and shared between runs: recdistill cache ls|verify|prune",
     "doctor": "versions, device, threads, memory and writable folders",
 }
+
+PLAIN = {"±": "+-", "†": "+", "µ": "u", "\N{MINUS SIGN}": "-", "…": "..."}  # what a stream of few letters shows
 
 HELP = """usage: recdistill VERB ...
 
@@ -45,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 ok, 1 the run failed, 2 the user's words or config are off, 130 interrupted.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        codecs.register_error("recdistill.plain", _plain)
+        sys.stdout.reconfigure(errors="recdistill.plain")
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -69,6 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Instead of what standard output cannot encode: letters that mean the same, else a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
 
 
 def _dispatch(verb: str, words: list[str]) -> int:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recdistill.commands.parser import Parser
-from recdistill.errors import ConfigError
 from recdistill.evaluation.accuracy import METRICS
 from recdistill.evaluation.profiles import PROFILES, RECDISTILL
 from recdistill.evaluation.rescore import rescored
 from recdistill.evaluation.stored import StoredRun
-from recdistill.report.runs import find_runs
+from recdistill.report.stored import read_run
 from recdistill.report.tables import print_table
 
 OF_LISTS = ("poplift", "coverage", "gini")
@@ -24,6 +23,7 @@ def evaluate(words: Sequence[str]) -> int:
 
     Raises:
         ConfigError: the folder is no finished run, a metric is unknown, or a cut-off is beyond what is stored.
+        CacheError: a file of the run cannot be read.
     """
     parser = Parser("recdistill evaluate", description="Score a run's stored lists and ranks again: no model, no GPU.")
     parser.add_argument("run", type=Path, help="folder of a finished run")
@@ -37,14 +37,15 @@ def evaluate(words: Sequence[str]) -> int:
     parser.add_argument("--profile", choices=list(PROFILES), help="formulas and averages of another library")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(list(words))
-    run = _only_run(arguments.run)
+    finished = read_run(arguments.run)
+    run = StoredRun(finished.folder, finished.results)
     cutoffs = arguments.k or run.results["config"]["evaluation"]["cutoffs"]
     names = arguments.metrics or [*METRICS, *(() if arguments.profile else OF_LISTS)]
     profile = PROFILES[arguments.profile] if arguments.profile else RECDISTILL
     found = rescored(run, names, cutoffs, profile)
     notes = [*profile.notes]
-    if arguments.profile and set(names) - set(METRICS):
-        notes.append("Metrics other than accuracy have recdistill's definitions under every profile.")
+    if arguments.profile and set(names) - {"recall", "ndcg", "precision"}:
+        notes.append("Only recall, ndcg and precision were set beside the library's; other formulas are recdistill's.")
     if arguments.json:
         models = {name: {f"test/{key}": value for key, value in values.items()} for name, values in found.items()}
         about = {"run": str(arguments.run), "split": "test", "profile": arguments.profile, "notes": notes}
@@ -58,18 +59,6 @@ def evaluate(words: Sequence[str]) -> int:
     for note in notes:
         print(note)
     return 0
-
-
-def _only_run(folder: Path) -> StoredRun:
-    runs, unfinished = find_runs([folder])
-    if len(runs) == 1:
-        return StoredRun(runs[0].folder, runs[0].results)
-    if runs:
-        what, fix = f"there are {len(runs)} runs below {folder}", f"name one of them, such as {runs[0].folder}"
-    else:
-        state = f"{unfinished[0].folder} is {unfinished[0].state}" if unfinished else f"there is no run in {folder}"
-        what, fix = state, "name the folder of a finished run, such as outputs/runs/DATE_TIME_..."
-    raise ConfigError(what, "one finished run is scored again at a time", fix)
 
 
 def _numbers(text: str) -> list[int]:

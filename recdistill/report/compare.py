@@ -229,8 +229,8 @@ def _merged(before: Mapping[str, Any] | None, entry: Mapping[str, Any]) -> Mappi
 def _cell(values: Iterable[float | None]) -> Cell:
     there = [value for value in values if value is not None]
     if not there:
-        return Cell(None, None)
-    return Cell(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None)
+        return NO_CELL
+    return Cell(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
 
 
 def _marked(rows: Sequence[Row], over: Sequence[str]) -> tuple[list[Row], list[str]]:
@@ -249,6 +249,14 @@ def _marked(rows: Sequence[Row], over: Sequence[str]) -> tuple[list[Row], list[s
     if len(budgets) > 1:
         counts = "; ".join(f"{row.name} {'unknown' if row.trials is None else row.trials}" for row in rivals)
         notes.append(f"{OTHER_BUDGET} unequal tuning budgets, in trials: {counts}")
+    partial = [
+        f"{metric} of {row.name}, {cell.n} of {row.n}"
+        for row in rows
+        for metric, cell in row.cells.items()
+        if 0 < cell.n < row.n
+    ]
+    if partial:
+        notes.append(f"mean of the replicates that have the value: {'; '.join(partial)}")
     marked = []
     for row in rows:
         seeds = OTHER_SEEDS if row in fewer else ""

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from recdistill.report.comparison import NO_CELL, Cell, Comparison, Member, Row, label, more_is_better
 from recdistill.report.html import duration, signed, size
-from recdistill.report.plots import COLOR, EXTRA, ROLES, Look, drawn, log_axis, point
+from recdistill.report.plots import COLOR, EXTRA, ROLES, Look, drawn, log_axis, points
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _trade_off(
         axes.step(
             *zip(*steps, strict=True), where="post", color=COLOR["muted"], linewidth=1.0, linestyle="--", zorder=1
         )
-        _points(axes, shown, at, on)
+        _points(axes, shown, at, on, logarithmic=wide)
         text = size if what == "size" else duration
         if wide:
             log_axis(axes, "x", text)
@@ -192,21 +192,12 @@ def _trade_off(
     return ShownFigure(title, drawn(key, f"{title}. {caption}", draw), caption)
 
 
-def _points(axes: Axes, spots: Sequence[Spot], at: Mapping[str, float], filled: set[str]) -> None:
-    below = _names_below([(at[spot.letter], spot.quality.mean or 0.0) for spot in spots])
-    for spot, under in zip(spots, below, strict=True):
-        x, y, look = at[spot.letter], spot.quality.mean or 0.0, spot.look
+def _points(
+    axes: Axes, spots: Sequence[Spot], at: Mapping[str, float], filled: set[str], *, logarithmic: bool = False
+) -> None:
+    places = [(at[spot.letter], spot.quality.mean or 0.0) for spot in spots]
+    for spot, (x, y) in zip(spots, places, strict=True):
         if spot.quality.sd:
-            axes.errorbar([x], [y], yerr=[spot.quality.sd], color=COLOR[look.color], linewidth=1.0, zorder=2)
-        point(axes, x, y, Look(look.color, hollow=spot.letter not in filled), _name(spot), below=under)
-
-
-def _names_below(places: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which names go below their point: those with a near neighbour just above."""
-    table = np.asarray(places, np.float64)
-    table = table / np.maximum(np.ptp(table, axis=0), 1e-12)
-    above = table[None, :] - table[:, None]  # [one, other, x and y]
-    near = (np.abs(above[..., 0]) < 0.25) & (np.abs(above[..., 1]) < 0.07)
-    later = np.arange(len(table))[None, :] > np.arange(len(table))[:, None]
-    higher = (above[..., 1] > 0) | ((above[..., 1] == 0) & later)
-    return [bool(found) for found in (near & higher).any(1)]
+            axes.errorbar([x], [y], yerr=[spot.quality.sd], color=COLOR[spot.look.color], linewidth=1.0, zorder=2)
+    look = [Look(spot.look.color, hollow=spot.letter not in filled) for spot in spots]
+    points(axes, places, look, list(map(_name, spots)), logarithmic=logarithmic)

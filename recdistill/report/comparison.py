@@ -13,10 +13,11 @@ OTHER_SEEDS, OTHER_BUDGET = "*", "†"
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean and sample standard deviation over replicates; None where no replicate has the value."""
+    """Mean and sample standard deviation over the `n` replicates that have the value; None where none has."""
 
     mean: float | None
     sd: float | None
+    n: int = 0
 
     def __str__(self) -> str:
         """As in a table."""

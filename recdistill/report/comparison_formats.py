@@ -44,7 +44,7 @@ def sheet(comparison: Comparison, *, narrow: bool = False) -> tuple[list[str], l
     for position, row in enumerate(comparison.rows):
         about = ["", "", ""] if narrow else [row.teacher, row.student, row.settings]
         lettered = label(position) if narrow or comparison.tests is not None else ""
-        trials = "" if row.trials is None else str(row.trials)
+        trials = "" if narrow or row.trials is None else str(row.trials)
         texts = [lettered, row.method, *about, str(row.n) + row.marks, trials]
         cells = [
             Shown(str(row.cells[metric]), position in leaders[metric], letters_of(comparison, position, metric))
@@ -80,7 +80,8 @@ def legend(comparison: Comparison) -> list[str]:
 
 def _about(row: Row) -> str:
     taught = f"taught by {row.teacher}" if row.teacher else ""
-    return f"{row.method}: " + ", ".join(part for part in (row.student, taught, row.settings) if part)
+    tuned = "" if row.trials is None else f"{row.trials} trials"
+    return f"{row.method}: " + ", ".join(part for part in (row.student, taught, row.settings, tuned) if part)
 
 
 def difference_table(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
@@ -101,7 +102,8 @@ def difference_table(comparison: Comparison) -> tuple[str, list[str], list[list[
     if len(users) == 1:
         over, columns, lines = f"{users[0]:,} {over}", columns[:-1], [line[:-1] for line in lines]
     baseline = f"{label(tests.baseline)} {comparison.rows[tests.baseline].method}"
-    title = f"Difference to {baseline}, paired over {over}, replicates averaged first; p after Holm"
+    title = f"Difference to {baseline}, paired over {over}, replicates averaged first"
+    title += "; p after Holm, intervals uncorrected"
     return title, columns, lines
 
 
@@ -186,7 +188,7 @@ def _latex_table(comparison: Comparison) -> str:
     caption = _tex(comparison.title) + (f"; {split} metrics" if split else "")
     lines = [
         r"\begin{table}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", rf"\caption{{{caption}}}",
-        *_tabular("".join("r" if column in ("n", "trials") else "l" for column in columns), columns,
+        *_tabular("".join("r" if column == "n" else "l" for column in columns), columns,
                   [[_tex_cell(cell) for cell in row] for row in rows]),
         r"\par\medskip\raggedright\footnotesize",
         *(_tex(line) + r"\par" for line in [*legend(comparison), *comparison.notes]),

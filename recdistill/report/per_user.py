@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,7 +46,9 @@ def row_values(row: Row, metric: str) -> pd.DataFrame:
     """
     frames = [_lift_parts(one, metric) if is_lift(metric) else _metric(one, metric) for one in row.members]
     users = reduce(pd.Index.intersection, (frame.index for frame in frames))
-    return reduce(pd.DataFrame.add, (frame.loc[users] for frame in frames)) / len(frames)
+    # Sorted: the same trainings in another order have the same mean to the last bit, and so are the same model.
+    values = np.sort([frame.loc[users].to_numpy() for frame in frames], axis=0).mean(0)
+    return pd.DataFrame(values, users, frames[0].columns)
 
 
 def _metric(member: Member, metric: str) -> pd.DataFrame:

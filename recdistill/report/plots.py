@@ -209,21 +209,35 @@ def log_axis(axes: Axes, which: Literal["x", "y"], text: Callable[[float], str])
     axis.set_major_formatter(FuncFormatter(lambda tick, _: text(tick)))
 
 
-def point(axes: Axes, x: float, y: float, look: Look, text: str, *, below: bool = False) -> None:
-    """One named point of a scatter plot; its name stands above it or below."""
+def point(axes: Axes, x: float, y: float, look: Look, text: str, *, below: int = 0) -> None:
+    """One named point of a scatter plot; its name stands above it, or on a line below."""
     color = COLOR[look.color]
     axes.scatter([x], [y], s=52, facecolor=COLOR["paper"] if look.hollow else color, edgecolor=color, linewidth=1.4)
-    place = (7, -11) if below else (7, 5)
+    place = (7, -1 - 10 * below) if below else (7, 5)
     axes.annotate(text, (x, y), xytext=place, textcoords="offset points", fontsize=8.5)
 
 
 def points(
-    axes: Axes, at: Mapping[str, tuple[float, float]], look: Mapping[str, Look], text: Mapping[str, str]
+    axes: Axes,
+    at: Sequence[tuple[float, float]],
+    look: Sequence[Look],
+    text: Sequence[str],
+    *,
+    logarithmic: bool = False,
 ) -> None:
-    """Named points of a scatter plot with positive x; of two that are close, the lower one has its name below."""
-    axes.update_datalim(list(at.values()))
-    axes.autoscale_view()
-    low, high = axes.get_ylim()
-    for name, (x, y) in at.items():
-        near = [y2 for other, (x2, y2) in at.items() if other != name and abs(np.log(x2 / x)) < 1]
-        point(axes, x, y, look[name], text[name], below=any(0 <= y2 - y < 0.09 * (high - low) for y2 in near))
+    """Named points of a scatter plot; `logarithmic` says that x will be. Of close ones the lower has its name below."""
+    table = np.asarray(at, np.float64).reshape(-1, 2)
+    if logarithmic:
+        table[:, 0] = np.log(table[:, 0])
+    for (x, y), one, name, below in zip(at, look, text, lines_below(table), strict=True):
+        point(axes, x, y, one, name, below=below)
+
+
+def lines_below(places: np.ndarray) -> list[int]:
+    """On which line below its point [n, 2] each name goes: as many as it has near neighbours just above, 0 = above."""
+    table = places / np.maximum(np.ptp(places, axis=0), 1e-12) if len(places) else places
+    above = table[None, :] - table[:, None]  # [one, other, x and y]
+    near = (np.abs(above[..., 0]) < 0.25) & (np.abs(above[..., 1]) < 0.07)
+    later = np.arange(len(table))[None, :] > np.arange(len(table))[:, None]
+    higher = (above[..., 1] > 0) | ((above[..., 1] == 0) & later)
+    return [int(found) for found in (near & higher).sum(1)]

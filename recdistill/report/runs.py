@@ -79,7 +79,7 @@ def _read(folder: Path, ledgers: dict[Path, Counter[tuple[str, str]]]) -> Run | 
     """One run; None for a skipped one, whose results are those of the run it names."""
     status = read_json(folder / "status.json")
     if not isinstance(status, Mapping) or not isinstance(status.get("status"), str):
-        raise _unreadable(folder / "status.json", "has no status")
+        raise unreadable(folder / "status.json", "has no status")
     if status["status"] == "skipped":
         return None
     if status["status"] != "done":
@@ -90,18 +90,19 @@ def _read(folder: Path, ledgers: dict[Path, Counter[tuple[str, str]]]) -> Run | 
         return Unfinished(
             folder, "another version", f"schema_version {version}, this recdistill reads {SCHEMA_VERSION}"
         )
-    if version is None or not _is_whole(results):
-        raise _unreadable(folder / "results.json", "does not hold what a finished run writes")
+    if version is None or not is_whole(results):
+        raise unreadable(folder / "results.json", "does not hold what a finished run writes")
     config, time = flatten(results["config"]), str(status.get("time", ""))
     return Run(folder, results, config, time, _trials(folder, ledgers))
 
 
-def _unreadable(path: Path, what: str) -> CacheError:
+def unreadable(path: Path, what: str) -> CacheError:
+    """The error for a file of a run that is not what a run writes."""
     return CacheError(f"{path} {what}", "it was edited or is of another program", "repeat the run")
 
 
-def _is_whole(results: Mapping[str, Any]) -> bool:
-    """Whether all that a comparison reads is there."""
+def is_whole(results: Mapping[str, Any]) -> bool:
+    """Whether results.json has what its readers count on."""
     sections = [results.get(name) for name in ("dataset", "config", "models", "distillation", "definitions")]
     if not all(isinstance(section, Mapping) for section in sections):
         return False

@@ -290,7 +290,7 @@ def _scatter(
         axes.set(ylabel=f"NDCG@{run.k}", xscale="log")
         axes.margins(x=0.2, y=0.15)
         there = {name: (x, y) for name, x in at.items() if (y := run.metric(name, "ndcg")) is not None}
-        points(axes, there, look, {name: label(name) for name in there})
+        points(axes, list(there.values()), [look[one] for one in there], list(map(label, there)), logarithmic=True)
         log_axis(axes, "x", text)
 
     what = {"size": "Bytes of all weights", "latency": f"Median time to rank one user's top {run.k}"}[key]

@@ -15,6 +15,7 @@ import yaml
 
 from recdistill.errors import CacheError, ConfigError
 from recdistill.report.record import SCHEMA_VERSION
+from recdistill.report.runs import is_whole, unreadable
 from recdistill.report.tables import in_order
 from recdistill.store import read_csv, read_json
 
@@ -131,6 +132,8 @@ def read_run(folder: Path) -> StoredRun:
             f"this recdistill reads {SCHEMA_VERSION}",
             "use the version that made the run, or repeat it",
         )
+    if not is_whole(results):
+        raise unreadable(folder / "results.json", "does not hold what a finished run writes")
     typed = folder / ".hydra" / "overrides.yaml"
     overrides = yaml.safe_load(typed.read_text(encoding="utf-8")) if typed.is_file() else None
     evaluation = results["config"]["evaluation"]
@@ -149,11 +152,11 @@ def _unfinished(folder: Path, status: Mapping[str, Any]) -> tuple[str, str, str]
     state = str(status.get("status"))
     if state == "skipped":
         other = status.get("same_as")
-        return f"{folder} was skipped", f"{other} has its results", f"recdistill report {other}"
+        return f"{folder} was skipped", f"{other} has its results", f"name {other}"
     said = str(status.get("error", "")).split("\n")[0]
     return (
         f"{folder} has no results: it is {state}{': ' if said else ''}{said}",
-        "a report is made of what a finished run stored",
+        "its numbers are what a finished run stores",
         "wait if it still runs; continue one that was stopped with recdistill train resume=" + str(folder),
     )
 

@@ -36,10 +36,17 @@ def print_table(
     )  # fmt: skip
     numeric = [all(isinstance(row[n], int | float | None) for row in rows) for n in range(len(columns))]
     for name, right in zip(columns, numeric, strict=True):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(_written(name, stream), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell(value) for value in row))
+        table.add_row(*(_written(cell(value), stream) for value in row))
     console(stream).print(table)
+
+
+def _written(text: str, stream: TextIO) -> str:
+    """Text as the stream will show it, so that columns are as wide as what stands in them."""
+    if not stream.encoding:  # text in memory
+        return text
+    return text.encode(stream.encoding, stream.errors or "strict").decode(stream.encoding)
 
 
 def cell(value: Any) -> str:

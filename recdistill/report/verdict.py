@@ -64,6 +64,29 @@ def interval(difference: np.ndarray) -> tuple[float, float]:
     return float(difference.mean()) - half, float(difference.mean()) + half
 
 
+def _difference(run: StoredRun, other: str | None) -> np.ndarray | None:
+    """[n] ndcg of the student minus another model's, user by user; None where it is not stored."""
+    values = run.per_user(f"ndcg@{run.k}")
+    if other is None or other not in values or "student" not in values:
+        return None
+    difference: np.ndarray = values["student"] - values[other]
+    return difference
+
+
+def _clearly(run: StoredRun, other: str | None) -> int | None:
+    """1 if the student is above another model beyond the noise between users, -1 below, 0 within; None unknown."""
+    difference = _difference(run, other)
+    if difference is None or len(difference) < FEW_USERS:
+        return None
+    low, high = interval(difference)
+    return int(low > 0) - int(high < 0)
+
+
+def _teacher_name(run: StoredRun) -> str:
+    """What a sentence calls the teacher that the student is compared with."""
+    return "the teacher" if "teacher" in run.models else "the best teacher"
+
+
 def _headline(run: StoredRun) -> str:
     gap, teacher = gap_closed(run), teacher_of(run)
     student, method = run.metric("student", "ndcg"), run.results["distillation"]["name"]
@@ -74,14 +97,23 @@ def _headline(run: StoredRun) -> str:
     if "scratch" not in run.models or run.split == "valid":
         of = "" if reached is None else f", {reached} of its teacher's"
         return f"The student reaches NDCG@{run.k} {student:.3f}{of}; what distillation bought was not measured."
-    if gap is None:
-        if "gap_closed" in run.results["distillation"]:
-            return "The teacher is not clearly better than the student trained alone: there is no gap to close."
-        return f"The student reaches {reached or 'more than all'} of its best teacher's NDCG@{run.k}."
-    if gap < 0:
+    scratch, gained = run.metric("scratch", "ndcg"), _clearly(run, "scratch")
+    if gained is None and student is not None and scratch is not None:
+        gained = int(student > scratch) - int(student < scratch)
+    if gained == -1:
         return f"Distillation did harm: in NDCG@{run.k} the student is below the same model trained alone."
+    if gap is None and "gap_closed" in run.results["distillation"]:
+        weak = "teacher is not clearly better than the student trained alone: there is no gap to close."
+        return f"Distillation raised NDCG@{run.k}, yet the {weak}" if gained == 1 else f"The {weak}"
+    if gained == 0:
+        return f"Distillation made no clear difference: what it changed in NDCG@{run.k} is within the noise."
+    if gap is None:
+        of = "raised" if reached is None else f"brought the student to {reached} of its best teacher's"
+        return f"Distillation {of} NDCG@{run.k}."
+    if gap > 1 and _clearly(run, teacher) == 0:
+        return f"The student is level with its teacher in NDCG@{run.k}, and above the same model trained alone."
     if gap > 1:
-        return f"The student passes its teacher: {gap:.0%} of the gap to the model trained alone in NDCG@{run.k}."
+        return f"The student passes its teacher: it closes {gap:.0%} of the gap to training alone in NDCG@{run.k}."
     return f"The student closes {gap:.0%} of the gap between training alone and its teacher in NDCG@{run.k}."
 
 
@@ -91,17 +123,17 @@ def _values(run: StoredRun) -> str:
     if "scratch" in run.models:
         parts.append(f"{run.metric('scratch', 'ndcg'):.4f} of the same model trained alone (scratch)")
     if (teacher := teacher_of(run)) is not None:
-        parts.append(f"{run.metric(teacher, 'ndcg'):.4f} of the teacher")
+        which = "" if teacher == "teacher" else f" ({teacher.partition('.')[2]})"
+        parts.append(f"{run.metric(teacher, 'ndcg'):.4f} of {_teacher_name(run)}{which}")
     against = f", against {' and '.join(parts)}" if parts else ""
     return f"On {where} the student reaches {run.metric('student', 'ndcg'):.4f}{against}."
 
 
 def _noise(run: StoredRun) -> Iterator[str]:
     """Whether the difference to scratch is beyond what users differ by."""
-    values = run.per_user(f"ndcg@{run.k}")
-    if "scratch" not in values or "student" not in values:
+    difference = _difference(run, "scratch")
+    if difference is None:
         return
-    difference = values["student"] - values["scratch"]
     n = len(difference)
     if n < FEW_USERS:
         yield f"With {n} users nothing can be said about noise."
@@ -124,10 +156,10 @@ def _cost(run: StoredRun) -> Iterator[str]:
     text = f"The student has {student['parameters']:,} parameters ({size(student['bytes'])})"
     teacher = teacher_of(run)
     if teacher is not None and student["parameters"] and run.models[teacher]["parameters"]:
-        text += f", {share(student['parameters'] / run.models[teacher]['parameters'])} of the teacher's"
+        text += f", {share(student['parameters'] / run.models[teacher]['parameters'])} of {_teacher_name(run)}'s"
     if (mine := latency(run, "student")) is not None:
         theirs = None if teacher is None else latency(run, teacher)
-        against = "" if theirs is None else f", the teacher in {duration(theirs)}"
+        against = "" if theirs is None else f", {_teacher_name(run)} in {duration(theirs)}"
         text += f", and ranks one user in {duration(mine)}{against} (median)"
     yield text + "."
 
@@ -145,7 +177,7 @@ def _lift(run: StoredRun) -> Iterator[str]:
         return
     others = {
         "scratch": run.metric("scratch", "poplift") if "scratch" in run.models else None,
-        "the teacher": None if (teacher := teacher_of(run)) is None else run.metric(teacher, "poplift"),
+        _teacher_name(run): None if (teacher := teacher_of(run)) is None else run.metric(teacher, "poplift"),
     }
     told = ", ".join(f"{name} {signed(value)}" for name, value in others.items() if value is not None)
     text = (
@@ -175,8 +207,10 @@ def _unpopular(run: StoredRun) -> Iterator[str]:
     if base is None:
         yield f"Recall@{run.k} in {where} is {mine:.4f}."
     else:
-        went = "rose" if mine > base else "fell" if mine < base else "stayed"
-        yield f"In {where} recall@{run.k} {went} from {base:.4f} (scratch) to {mine:.4f}."
+        before, after = f"{base:.4f}", f"{mine:.4f}"
+        went = "rose" if mine > base else "fell"
+        changed = f"stayed at {before}" if before == after else f"{went} from {before} (scratch) to {after}"
+        yield f"In {where} recall@{run.k} {changed}."
 
 
 def _gain(run: StoredRun) -> Iterator[str]:
@@ -188,5 +222,7 @@ def _gain(run: StoredRun) -> Iterator[str]:
     where = "on the fifth of the items with the most users"
     if head > 1:
         yield f"The whole gain in hits over scratch is {where}; the other items lost hits."
+    elif head < 0:
+        yield "The fifth of the items with the most users lost hits against scratch; the whole gain is on the others."
     else:
         yield f"Of the hits gained over scratch, {head:.0%} are {where}."

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,16 @@ def test_the_table_in_a_pipe_is_never_cut(outputs: Path, capsys: pytest.CaptureF
     assert "a_method_with_a_name_that_is_longer_than_any_terminal_is_wide_" * 2 in out
     assert "…" not in out
     assert "0.3050 ± 0.0071" in out
+
+
+def test_an_output_without_the_letters_of_the_table_shows_others_in_straight_columns(outputs: Path) -> None:
+    words = [sys.executable, "-m", "recdistill", "compare", str(outputs)]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0.3050 +- 0.0071" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if "|" in line]
+    assert len({tuple(n for n, letter in enumerate(line) if letter == "|") for line in lines}) == 1
 
 
 def test_json_csv_and_markdown_hold_the_same_values(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,6 +122,9 @@ def test_a_profile_changes_formulas_and_says_what_it_cannot_change(run: Path, re
     assert "as kds computes it" in out
     assert "Not changed: the candidates; KDs leaves validation items in the test lists" in out
     assert next(line for line in out.splitlines() if line.startswith("precision@20")).split()[1:] == ["-"] * 4
+    assert "Only recall, ndcg and precision were set beside the library's" in out
+    assert main(["evaluate", str(run), "--k", "20", "--profile", "kds", "--metrics", "recall,ndcg"]) == 0
+    assert "Only recall" not in capsys.readouterr().out
     found = tabled(capsys, str(run), "--k", "20", "--profile", "lenskit", "--metrics", "recall,gini")
     metrics = results["models"]["student"]["metrics"]
     assert found["student"]["test/gini@20"] == metrics["test/gini@20"]
@@ -165,15 +168,16 @@ def test_a_word_that_is_no_cut_off_is_refused(run: Path, capsys) -> None:
 
 
 def test_one_finished_run_is_asked_for(run: Path, tmp_path: Path, capsys) -> None:
-    assert main(["evaluate", str(tmp_path)]) == 2
-    assert f"there is no run in {tmp_path}" in capsys.readouterr().err
-    for seed in range(2):
-        write_run(tmp_path / "runs" / f"{seed}", seed=seed)
-    assert main(["evaluate", str(tmp_path)]) == 2
-    assert "there are 2 runs below" in capsys.readouterr().err
-    write_json(tmp_path / "runs" / "0" / "status.json", {"status": "running"})
-    assert main(["evaluate", str(tmp_path / "runs" / "0")]) == 2
-    assert "is running" in capsys.readouterr().err
+    for verb in ("evaluate", "report"):  # both read a run in the same way
+        assert main([verb, str(tmp_path)]) == 2
+        assert f"{tmp_path} is not the folder of a run" in capsys.readouterr().err
+        folder = write_run(tmp_path / verb)
+        (folder / "results.json").write_text('{"schema_version": 1}')
+        assert main([verb, str(folder)]) == 1
+        assert "results.json does not hold what a finished run writes" in capsys.readouterr().err
+        write_json(folder / "status.json", {"status": "running"})
+        assert main([verb, str(folder)]) == 2
+        assert "is running" in capsys.readouterr().err
 
 
 def test_a_run_that_kept_test_apart_has_nothing_to_score(tmp_path: Path, capsys) -> None:

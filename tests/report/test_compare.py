@@ -243,3 +243,13 @@ def test_what_other_metrics_mean_does_not_tell_runs_apart(tmp_path: Path) -> Non
     (run / "results.json").write_text(json.dumps(results))
     (comparison,) = compare(find_runs([tmp_path])[0], METRICS)
     assert comparison.rows[-1].n == 2
+
+
+def test_a_mean_that_lacks_a_replicate_says_so(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"{seed}", seed=seed, gap=0.9 if seed else None)
+    (comparison,) = compare(find_runs([tmp_path])[0], METRICS)
+    assert "mean of the replicates that have the value: gap closed of rrd, 2 of 3" in comparison.notes
+    write_run(tmp_path / "again", seed=0, gap=0.9, time="later")
+    (comparison,) = compare(find_runs([tmp_path])[0], METRICS)
+    assert not comparison.notes

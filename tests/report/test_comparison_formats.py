@@ -47,13 +47,14 @@ def test_a_narrow_terminal_shows_whole_cells_and_the_settings_below(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "dumb")
+    tuned = [replace(row, trials=8, marks="*†") for row in comparison.rows]
     stream = Terminal()
-    print_comparison(comparison, stream)
+    print_comparison(replace(comparison, rows=tuned), stream)
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
-    (row,) = [line for line in lines if re.match(r"d +rrd +3 ", line)]
+    (row,) = [line for line in lines if re.match(r"d +rrd +3\*† ", line)]
     assert row.count("±") == 4
-    assert "d rrd: mf 8, taught by mf 64, distill.weight=0.1" in lines
+    assert "d rrd: mf 8, taught by mf 64, distill.weight=0.1, 8 trials" in lines
     (tested,) = [line for line in lines if re.match(r"d rrd +ndcg@20 ", line)]
     assert re.search(r"\+0\.(30|29)\d\d +\+0\.", tested)
     assert "e rrd" in stream.getvalue()

@@ -13,6 +13,7 @@ from recdistill.report.plots import (
     drawn,
     grouped_bars,
     line,
+    lines_below,
     log_axis,
     looks,
     points,
@@ -57,7 +58,7 @@ def test_a_value_that_does_not_exist_is_a_dash_and_no_zero() -> None:
 
 
 def test_dollar_signs_are_text() -> None:
-    svg = drawn("one", "label", lambda axes: points(axes, {"student": (1.0, 2.0)}, LOOK, {"student": "$\\frac{1}{0}$"}))
+    svg = drawn("one", "label", lambda axes: points(axes, [(1.0, 2.0)], [LOOK["student"]], ["$\\frac{1}{0}$"]))
     assert ">$\\frac{1}{0}$</text>" in svg
 
 
@@ -104,3 +105,27 @@ def test_values_over_bars_are_as_short_as_the_bars_are_narrow(
 def test_a_curve_of_one_epoch_is_a_dot() -> None:
     svg = drawn("one", "label", lambda axes: line(axes, [1], [0.5], LOOK["student"]))
     assert len(re.findall(r"<use [^>]*var\(--student\)", svg)) == 1
+
+
+def test_names_of_close_points_go_on_lines_of_their_own_below() -> None:
+    assert lines_below(np.array([(0.0, 0.30), (0.1, 0.31), (0.9, 0.305), (1.0, 0.5)])) == [1, 0, 0, 0]
+    assert lines_below(np.array([(0.1, 0.31), (0.0, 0.3), (0.0, 0.3), (1.0, 0.5)])) == [0, 2, 1, 0]
+    assert lines_below(np.zeros((0, 2))) == []
+
+
+def test_points_are_close_or_not_on_the_scale_that_x_will_have() -> None:
+    at, look = [(10.0, 0.3), (300.0, 0.301), (1000.0, 0.5)], [LOOK["student"]] * 3
+
+    def below(x: list[float], *, logarithmic: bool) -> list[str]:
+        found: list[str] = []
+
+        def draw(axes: Axes) -> None:
+            places = [(one, y) for one, (_, y) in zip(x, at, strict=True)]
+            points(axes, places, look, ["p", "q", "r"], logarithmic=logarithmic)
+            found.extend(text.get_text() for text in axes.texts if text.get_position()[1] < 0)
+
+        drawn("one", "label", draw)
+        return found
+
+    assert below([10.0, 200.0, 100_000.0], logarithmic=False) == ["p"]
+    assert below([10.0, 2000.0, 100_000.0], logarithmic=True) == []

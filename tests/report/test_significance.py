@@ -230,3 +230,14 @@ def test_the_same_model_in_two_rows_counts_once_and_the_baseline_itself_not_at_a
     assert better[twins[0]] == better[twins[1]]
     assert not set(twins) & set(better[twins[0]])
     assert set(twins) < set(better[row(comparison, "(teacher)")])
+
+
+def test_the_same_trainings_in_another_order_are_the_same_model(tmp_path: Path) -> None:
+    trained = [values(30 + seed) for seed in range(3)]
+    assert not np.array_equal(trained[0] + trained[1] + trained[2], trained[2] + trained[1] + trained[0])
+    for seed in range(3):
+        toy(tmp_path / f"first{seed}", trained[seed], method="none", seed=seed, time=f"{seed}")
+        toy(tmp_path / f"again{seed}", trained[seed], method="none", seed=seed, weight=0.2, time=f"{9 - seed}")
+    (comparison,) = against_baseline(tmp_path, ["none", "distill.weight=0.1"])
+    one = comparison.tests.differences[NDCG][row(comparison, "none distill.weight=0.2")]
+    assert (one.value, one.p_raw, one.dz) == (0.0, 1.0, None)

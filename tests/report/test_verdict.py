@@ -31,7 +31,7 @@ def run(folder: Path, *, gap: float | None = 0.5, name: str = "rrd", **models: d
     return StoredRun(folder, results, "", [], "test", 20)
 
 
-def with_users(folder: Path, scratch: np.ndarray, student: np.ndarray) -> None:
+def with_users(folder: Path, scratch: np.ndarray, student: np.ndarray, teacher: float | np.ndarray = 0.5) -> None:
     """A per_user.parquet whose models list the users in different orders."""
     n = len(scratch)
     users = [f"u{i}" for i in range(n)]
@@ -39,7 +39,7 @@ def with_users(folder: Path, scratch: np.ndarray, student: np.ndarray) -> None:
         "model": ["scratch"] * n + ["student"] * n + ["teacher"] * n,
         "split": ["test"] * (3 * n),
         "user_id": users + users[::-1] + users,
-        "ndcg@20": np.concatenate([scratch, student[::-1], np.full(n, 0.5)]),
+        "ndcg@20": np.concatenate([scratch, student[::-1], np.broadcast_to(teacher, n)]),
     }
     pq.write_table(pa.table(table), folder / "per_user.parquet")
 
@@ -49,16 +49,63 @@ def text(found: Verdict) -> str:
 
 
 @pytest.mark.parametrize(
-    ("gap", "says"),
+    ("student", "gap", "says"),
     [
-        (0.707, "closes 71% of the gap between training alone and its teacher"),
-        (1.3, "passes its teacher: 130% of the gap"),
-        (-0.2, "Distillation did harm"),
-        (None, "The teacher is not clearly better than the student trained alone"),
+        (0.44, 0.707, "closes 71% of the gap between training alone and its teacher"),
+        (0.56, 1.3, "passes its teacher: it closes 130% of the gap"),
+        (0.26, -0.2, "Distillation did harm"),
+        (0.26, None, "Distillation did harm"),
+        (0.3, None, "The teacher is not clearly better than the student trained alone: there is no gap"),
+        (0.4, None, "Distillation raised NDCG@20, yet the teacher is not clearly better than the student trained"),
+        (0.3, 0.0, "Distillation made no clear difference"),
     ],
 )
-def test_the_headline_is_the_gap_closed(tmp_path: Path, gap: float | None, says: str) -> None:
-    assert says in verdict(run(tmp_path, gap=gap)).headline
+def test_the_headline_is_the_gap_closed(tmp_path: Path, student: float, gap: float | None, says: str) -> None:
+    assert says in verdict(run(tmp_path, gap=gap, student=model(student))).headline
+
+
+@pytest.mark.parametrize(
+    ("student", "gap", "says"),
+    [
+        (0.301, 0.005, "Distillation made no clear difference"),
+        (0.299, -0.005, "Distillation made no clear difference"),
+        (0.501, 1.005, "The student is level with its teacher"),
+        (0.7, 2.0, "The student passes its teacher: it closes 200%"),
+        (0.1, -1.0, "Distillation did harm"),
+    ],
+)
+def test_the_headline_claims_nothing_that_is_within_the_noise(
+    tmp_path: Path, student: float, gap: float, says: str
+) -> None:
+    noise = np.where(np.arange(100) % 2, 0.2, -0.2)
+    with_users(tmp_path, np.full(100, 0.3), student + noise)
+    assert says in verdict(run(tmp_path, gap=gap, student=model(student))).headline
+
+
+@pytest.mark.parametrize(
+    ("student", "says"),
+    [
+        (0.4, "Distillation brought the student to 80% of its best teacher's NDCG@20."),
+        (0.2, "Distillation did harm"),
+        (0.3, "Distillation made no clear difference"),
+    ],
+)
+def test_of_several_teachers_the_best_is_named_and_scratch_still_counts(
+    tmp_path: Path, student: float, says: str
+) -> None:
+    several = {"teacher": {}, "teacher.a": model(0.5, parameters=800), "teacher.b": model(0.4, parameters=1)}
+    found = run(tmp_path, student=model(student), **several)
+    del found.results["distillation"]["gap_closed"]
+    said = verdict(found)
+    assert says in said.headline
+    assert "and 0.5000 of the best teacher (a)." in text(said)
+    assert "12.5% of the best teacher's" in text(said)
+    assert "the best teacher +30%" in text(said)
+
+
+def test_what_prints_the_same_did_not_rise(tmp_path: Path) -> None:
+    found = run(tmp_path, student=model(0.4, unpopular=0.10001), scratch=model(0.3, unpopular=0.1))
+    assert "recall@20 stayed at 0.1000." in text(verdict(found))
 
 
 def test_without_scratch_or_distillation_nothing_was_bought(tmp_path: Path) -> None:
@@ -132,6 +179,8 @@ def test_where_the_gained_hits_lie_is_told_only_of_a_gain(tmp_path: Path) -> Non
     found.results["distillation"]["gain_share@20/items=head"] = 1.1
     assert "The whole gain in hits over scratch is on the fifth" in text(verdict(found))
     assert "the other items lost hits" in text(verdict(found))
+    found.results["distillation"]["gain_share@20/items=head"] = -0.2
+    assert "the most users lost hits against scratch; the whole gain is on the others" in text(verdict(found))
     found.results["models"]["student"]["metrics"]["test/recall@20"] = 0.35
     assert says not in text(verdict(found))
 
