@@ -308,7 +308,7 @@ def recorded(
     write_curves(folder, models)
     users, items = stage.evaluator.users.columns(), stage.evaluator.items.columns()
     write_tables(folder, models, Catalogue(dataset.user_ids, dataset.item_ids, users, items))
-    key = _write_student(folder, plan, stage, student, history, clock)
+    key = _write_student(folder, plan, stage, student, history)
     models["student"] = replace(models["student"], about={**models["student"].about, "key": key})
     write_json(folder / "env.json", environment())
     config = asdict(plan.config)
@@ -361,7 +361,7 @@ def config_fingerprint(plan: Plan) -> str:
     return key_of({key: value for key, value in config.items() if key not in shapes_none})
 
 
-def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender, history: Fit, clock: Clock) -> str:
+def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender, history: Fit) -> str:
     """Weights and what rebuilds the model; with final vectors where it has them, so that serving needs no graph.
 
     Returns:
@@ -377,7 +377,7 @@ def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender,
     key = file_hash(folder / "student.safetensors")[:16]
     about = describe(plan.student.node, stage.dataset.training_view(), stage.dataset.fingerprint)
     more = {"key": key, "epochs": history.epochs, "best_epoch": history.best_epoch}
-    write_json(folder / "model.json", about | more | {"seconds": clock.seconds["student"]})
+    write_json(folder / "model.json", about | more | {"seconds": history.seconds})
     return key
 
 
