@@ -92,12 +92,18 @@ def make_evaluator(plan: Plan, dataset: Dataset, runtime: Runtime) -> Evaluator:
 
 
 def note_uses(stage: Stage, plan: Plan) -> None:
-    """`uses.json`: which entries of the cache this run stands on, so that nobody prunes them."""
+    """`uses.json`: which entries of the cache this run stands on, so that nobody prunes them.
+
+    A run that lies elsewhere (hydra.run.dir) is found by a note in the cache.
+    """
     fingerprint = stage.dataset.fingerprint
     recipes = [*plan.teachers.values(), plan.scratch]
     used = [stage.dataset.folder.name, *(recipe.key(fingerprint) for recipe in recipes)]
     used += [recipe.stored.name for recipe in recipes if recipe.stored is not None]
     write_json(stage.folder / "uses.json", sorted(set(used)))
+    folder, outputs = stage.folder.resolve(), stage.cache.parent.resolve()
+    if not folder.is_relative_to(outputs):
+        write_json(stage.cache / "elsewhere" / f"{key_of(str(folder))}.json", str(folder))
 
 
 def _note_use(stage: Stage, key: str) -> None:
