@@ -24,17 +24,10 @@ from recdistill.training.alone import Recipe
 
 ROLE_KEYS = ("seed", "trainer", "checkpoints")
 HYDRA_OWN = (  # what Hydra's own launchers, sweepers and log handlers are made of
-    "hydra._internal.core_plugins",
-    "hydra.experimental.callbacks",
-    "hydra_plugins",
-    "optuna.samplers",
-    "logging.StreamHandler",
-    "logging.FileHandler",
-    "logging.NullHandler",
-    "logging.handlers",
-    "colorlog.ColoredFormatter",
-    "rich.logging.RichHandler",
-)
+    "hydra._internal.core_plugins", "hydra.experimental.callbacks", "hydra_plugins", "optuna.samplers",
+    "logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.handlers",
+    "colorlog.ColoredFormatter", "rich.logging.RichHandler",
+)  # fmt: skip
 T = TypeVar("T")
 
 
@@ -78,12 +71,11 @@ def check(config: DictConfig) -> Plan:
     problems.stop()
     assert skeleton and source and distiller and student  # a missing one is a problem
     made = {name: recipe for name, recipe in teachers.items() if recipe is not None}
-    plan = Plan(skeleton, source, made, student, _with_trainer(student, skeleton.scratch.trainer), distiller)
+    scratch = replace(student, trainer=skeleton.scratch.trainer)
+    plan = Plan(skeleton, source, made, student, scratch, distiller)
     _check_needs(plan, problems)
-    scratch = {"scratch.trainer": plan.scratch} if skeleton.scratch.enabled else {}
-    _check_optimizers(
-        {"trainer": student, **{f"{paths[name]}.trainer": made[name] for name in made}, **scratch}, problems
-    )
+    trained = {"trainer": student, **{f"{paths[name]}.trainer": made[name] for name in made}}
+    _check_optimizers(trained | ({"scratch.trainer": scratch} if skeleton.scratch.enabled else {}), problems)
     problems.stop()
     return plan
 
@@ -192,14 +184,9 @@ def _skeleton(plain: dict[str, Any], problems: Problems) -> RunConfig | None:
     made = _typed(RunConfig, plain, "", problems)
     if made is None:
         return None
-    sections: dict[str, Callable[[], None]] = {
-        "trainer": made.trainer.check,
-        "scratch.trainer": made.scratch.trainer.check,
-        "soft_labels": made.soft_labels.check,
-        "evaluation": made.evaluation.check,
-    }
-    for path, section in sections.items():
-        _try(section, path, problems)
+    sections = {"trainer": made.trainer, "scratch.trainer": made.scratch.trainer}
+    for path, section in {**sections, "soft_labels": made.soft_labels, "evaluation": made.evaluation}.items():
+        _section(section, path, problems)
     counts = {"seed": (made.seed, 0), "threads": (made.threads, 1), "ranking_threads": (made.ranking_threads or 1, 1)}
     for key, (value, least) in counts.items():
         if value < least:
@@ -213,15 +200,35 @@ def _first_line(error: Exception) -> str:
     return str(error).split("\n")[0]
 
 
-def _try(make: Callable[[], T], path: str, problems: Problems) -> T | None:
-    """Run a constructor; what it says about its settings becomes a problem at `path`."""
+def _section(section: Any, path: str, problems: Problems) -> None:
+    """The ranges of a typed section."""
+    cls = type(section)
+    _made(lambda settings: cls(**settings).check(), vars(section), vars(cls()), path, problems)
+
+
+def _made(
+    make: Callable[[dict[str, Any]], T],
+    settings: dict[str, Any],
+    defaults: dict[str, Any],
+    path: str,
+    problems: Problems,
+) -> T | None:
+    """Construct; a setting that is refused is noted and takes its default, so that the others are found too."""
+    off: dict[str, Any] = {}
     try:
-        return make()
-    except SettingsError as error:  # names the key as the constructor spells it
-        fix = error.fix.removeprefix("set ")
-        problems.found.append(SettingsError(f"{path}.{error.what}", error.why, f"set {path}.{fix}"))
+        while True:
+            try:
+                made = make(settings | off)
+                return None if off else made
+            except SettingsError as error:  # names the key as the constructor spells it
+                key = error.what.partition("=")[0]
+                if key not in off and not any(f"{name}=" in error.why for name in off):  # else a default is to blame
+                    problems.note(error, path)
+                if key in off or key not in defaults:
+                    return None
+                off[key] = defaults[key]
     except RecDistillError as error:
-        problems.found.append(error)
+        problems.note(error, path)
     except (TypeError, ValueError) as error:
         problems.add(path, _first_line(error))
     return None
@@ -240,13 +247,12 @@ def _component(node: Any, path: str, base: Callable[..., T], problems: Problems)
         return None
     before = len(problems.found)
     hints = typing.get_type_hints(cls.__init__)
-    settings: dict[str, Any] = {}
-    for key, value in node.items():
-        if key == "_target_":
-            continue
-        settings[key] = _setting(value, f"{path}.{key}", hints.get(key), problems)
-    _bind(cls, settings, path, problems)
-    return cast(T | None, _try(lambda: cls(**settings), path, problems)) if len(problems.found) == before else None
+    given = {key: value for key, value in node.items() if key != "_target_"}
+    settings = {key: _setting(value, f"{path}.{key}", hints.get(key), problems) for key, value in given.items()}
+    defaults = _bind(cls, settings, path, problems)
+    if len(problems.found) > before:
+        return None
+    return cast(T | None, _made(lambda settings: cls(**settings), settings, defaults, path, problems))
 
 
 def _setting(value: Any, path: str, hint: Any, problems: Problems) -> Any:
@@ -277,8 +283,8 @@ def _class(target: str, path: str, problems: Problems) -> type[Any] | None:
     return found
 
 
-def _bind(cls: type[Any], settings: dict[str, Any], path: str, problems: Problems) -> None:
-    """Compare keys and types with the constructor's signature."""
+def _bind(cls: type[Any], settings: dict[str, Any], path: str, problems: Problems) -> dict[str, Any]:
+    """Compare keys and types with the constructor's signature; returns its defaults."""
     signature = inspect.signature(cls).parameters
     parameters = {name: p for name, p in signature.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     hints = typing.get_type_hints(cls.__init__)
@@ -286,10 +292,14 @@ def _bind(cls: type[Any], settings: dict[str, Any], path: str, problems: Problem
         if key not in parameters:
             problems.add(f"{path}.{key}", f"{cls.__name__} has no setting {key}{nearest(key, parameters)}")
         elif value is not _BROKEN and not _fits(value, hints.get(key, Any)):
-            problems.add(f"{path}.{key}", f"{value!r} is not of type {_type_name(hints[key])}")
+            name = hints[key].__name__ if isinstance(hints[key], type) else hints[key]
+            problems.add(f"{path}.{key}", f"{value!r} is not of type {name}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in settings:
             problems.add(f"{path}.{name}", f"needs a value: {path}.{name}=...")
+    return {
+        name: parameter.default for name, parameter in parameters.items() if parameter.default is not parameter.empty
+    }
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -301,10 +311,6 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     plain = typing.get_origin(hint) or hint
     return isinstance(value, plain) if isinstance(plain, type) else True
-
-
-def _type_name(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problems: Problems) -> Recipe | None:
@@ -352,12 +358,8 @@ def _recipe(node: Any, path: str, role: str, skeleton: RunConfig | None, problem
 def _trainer(node: Any, path: str, problems: Problems) -> TrainerConfig | None:
     made = _typed(TrainerConfig, node, path, problems)
     if made is not None:
-        _try(made.check, path, problems)
+        _section(made, path, problems)
     return made
-
-
-def _with_trainer(recipe: Recipe, trainer: TrainerConfig) -> Recipe:
-    return replace(recipe, trainer=trainer, checkpoints=1, stored=None)
 
 
 def _check_needs(plan: Plan, problems: Problems) -> None:

@@ -102,6 +102,13 @@ class Problems:
             )
         )
 
+    def note(self, error: RecDistillError, path: str) -> None:
+        """Note what a component said of itself; a setting's key gets the component's path before it."""
+        if isinstance(error, SettingsError):
+            fix = error.fix.removeprefix("set ")
+            error = SettingsError(f"{path}.{error.what}", error.why, f"set {path}.{fix}")
+        self.found.append(error)
+
     def stop(self) -> None:
         """Raise what was found, if anything.
 

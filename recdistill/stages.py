@@ -92,12 +92,18 @@ def make_evaluator(plan: Plan, dataset: Dataset, runtime: Runtime) -> Evaluator:
 
 
 def note_uses(stage: Stage, plan: Plan) -> None:
-    """`uses.json`: which entries of the cache this run stands on, so that nobody prunes them."""
+    """`uses.json`: which entries of the cache this run stands on, so that nobody prunes them.
+
+    A run that lies elsewhere (hydra.run.dir) is found by a note in the cache.
+    """
     fingerprint = stage.dataset.fingerprint
     recipes = [*plan.teachers.values(), plan.scratch]
     used = [stage.dataset.folder.name, *(recipe.key(fingerprint) for recipe in recipes)]
     used += [recipe.stored.name for recipe in recipes if recipe.stored is not None]
     write_json(stage.folder / "uses.json", sorted(set(used)))
+    folder, outputs = stage.folder.resolve(), stage.cache.parent.resolve()
+    if not folder.is_relative_to(outputs):
+        write_json(stage.cache / "elsewhere" / f"{key_of(str(folder))}.json", str(folder))
 
 
 def _note_use(stage: Stage, key: str) -> None:
@@ -308,7 +314,7 @@ def recorded(
     write_curves(folder, models)
     users, items = stage.evaluator.users.columns(), stage.evaluator.items.columns()
     write_tables(folder, models, Catalogue(dataset.user_ids, dataset.item_ids, users, items))
-    key = _write_student(folder, plan, stage, student, history, clock)
+    key = _write_student(folder, plan, stage, student, history)
     models["student"] = replace(models["student"], about={**models["student"].about, "key": key})
     write_json(folder / "env.json", environment())
     config = asdict(plan.config)
@@ -361,7 +367,7 @@ def config_fingerprint(plan: Plan) -> str:
     return key_of({key: value for key, value in config.items() if key not in shapes_none})
 
 
-def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender, history: Fit, clock: Clock) -> str:
+def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender, history: Fit) -> str:
     """Weights and what rebuilds the model; with final vectors where it has them, so that serving needs no graph.
 
     Returns:
@@ -377,7 +383,7 @@ def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender,
     key = file_hash(folder / "student.safetensors")[:16]
     about = describe(plan.student.node, stage.dataset.training_view(), stage.dataset.fingerprint)
     more = {"key": key, "epochs": history.epochs, "best_epoch": history.best_epoch}
-    write_json(folder / "model.json", about | more | {"seconds": clock.seconds["student"]})
+    write_json(folder / "model.json", about | more | {"seconds": history.seconds})
     return key
 
 

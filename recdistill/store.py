@@ -8,6 +8,7 @@ import json
 import math
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -61,8 +62,8 @@ def cannot_write(path: Path, error: Exception) -> CacheError:
     )
 
 
-def ensure_folder(path: Path) -> Path:
-    """Make a folder and show that a file can be written in it.
+def ensure_folder(path: Path, room: int = 0) -> Path:
+    """Make a folder and show that a file of `room` bytes can be written in it; an empty one fits on a full disk.
 
     Raises:
         CacheError: it cannot be made or written.
@@ -70,8 +71,10 @@ def ensure_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe.{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(room))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
     return path
@@ -189,8 +192,13 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def folder_size(path: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(inner.stat().st_size for inner in path.rglob("*") if inner.is_file())
+    """Bytes of all files below a folder; of one that another process removes meanwhile 0."""
+    size = 0
+    for inner in path.rglob("*"):
+        with suppress(FileNotFoundError):
+            status = inner.stat()
+            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return size
 
 
 def timestamp() -> str:

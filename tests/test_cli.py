@@ -198,6 +198,30 @@ def test_values_that_cannot_be_are_refused_before_anything_runs(say, words, part
     assert not Path("outputs/sweeps").exists()
 
 
+@pytest.mark.parametrize(
+    ("params", "part"),
+    [
+        ({"distill": "rrd,unkdd"}, "did you mean unkd?"),
+        ({"trainer.wieght_decay": "choice(0.1,0.2)"}, "did you mean trainer.weight_decay?"),
+        ({"trainer.wieght_decay": "choice(0.1,0.2)"}, "ConfigError: there is no key"),  # told once, not per value
+        ({"distill.weight": "choice(0.1,-1)"}, "distill.weight=-1"),
+        ({"distill.weight": "choice(0.1"}, "cannot read an override"),
+        ({"distill.weight": "interval(0,1)", "dataset/split": "ratio,leave_one"}, "did you mean leave_one_out?"),
+    ],
+    ids=str,
+)
+def test_a_search_space_is_checked_before_the_first_job(say, params, part):
+    Path("mine/sweep").mkdir(parents=True)
+    space = {"hydra": {"sweeper": {"params": params}}}
+    Path("mine/sweep/own.yaml").write_text(f"# @package _global_\n{json.dumps(space)}\n")
+    refused(say("train", *SMOKE, "-m", "--config-dir", "mine", "sweep=own"), part)
+    assert not Path("outputs/sweeps").exists()
+
+
+def test_a_search_space_without_a_sweep_is_refused(say):
+    refused(say("train", *SMOKE, "sweep=rrd"), "sweep=rrd", "add -m")
+
+
 def test_a_model_without_anything_to_train_is_no_student(say):
     words = ["student._target_=recdistill.models.mostpop.MostPop", "~student.dim", "~student.loss", "~student.init_std"]
     refused(say("train", *SMOKE, *words), "MostPop has nothing to train")
@@ -208,6 +232,23 @@ def test_all_problems_are_reported_together(say):
     wrong = ["trainer.epochs=many", "trainer.patience=x", "student.dim=0", "+dataset.split.sead=1", "threads=0"]
     err = refused(say("train", *SMOKE, *wrong), "5 problems", "epochs", "patience", "student.dim=0", "sead", "threads")
     assert "(dim must be >= 1)" in err
+
+
+def test_all_settings_of_a_component_that_are_out_of_range_are_reported_together(say):
+    wrong = [
+        "distill.weight=-1",
+        "distill.temperature=0",
+        "distill.draw=x",
+        "dataset.split.valid=3",
+        "trainer.epochs=0",
+    ]
+    wrong += ["dataset.split.rounding=x", "trainer.negatives=0", "evaluation.groups=0", "evaluation.cutoffs=[]"]
+    refused(say("train", *SMOKE, *wrong), "9 problems", "draw='x'", "rounding='x'", "negatives=0", "groups=0")
+
+
+def test_a_limit_that_depends_on_a_refused_setting_is_not_reported(say):
+    err = refused(say("train", *SMOKE, "distill.depth=0", "distill.interesting=300"), "distill.depth=0")
+    assert "interesting" not in err
 
 
 def test_a_file_of_ones_own_that_is_not_named_is_asked_for(say):

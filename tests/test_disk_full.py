@@ -15,6 +15,8 @@ import torch
 
 from contracts import toys
 from recdistill import store
+from recdistill.cli import main
+from recdistill.commands.study import Job, Ledger
 from recdistill.distill.none import NoDistillation
 from recdistill.errors import CacheError
 from recdistill.models.base import Recommender
@@ -103,6 +105,21 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(disk: Path, name: str) -> N
     refused(lambda: WRITERS[name](path), path)
     assert path.read_bytes() == b"old"
     assert left_over(disk) == ["file"]
+
+
+def test_a_run_is_refused_on_a_full_disk_before_hydra_writes_there(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(disk, 0)
+    assert main(["train", "debug=smoke", f"paths.outputs={disk}"]) == 1
+    assert f"cannot write {disk}" in capsys.readouterr().err
+    assert left_over(disk) == []
+
+
+def test_a_ledger_that_does_not_fit_is_a_cache_error(disk: Path) -> None:
+    job = Job("trial", "d", "m", 0, ["x" * 8000], [], disk)
+    fill(disk, 0)
+    refused(lambda: Ledger(disk / "ledger.jsonl").add(job, 0.5, 1.0), disk / "ledger.jsonl")
 
 
 def many_users() -> Interactions:

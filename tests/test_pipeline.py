@@ -16,6 +16,7 @@ from recdistill.build import Plan, check
 from recdistill.commands.conf import conf_folder
 from recdistill.errors import ConfigError
 from recdistill.pipeline import run
+from recdistill.store import read_csv
 
 PLUGIN = Path(__file__).parent / "plugin" / "conf"
 SMALL = [
@@ -76,6 +77,14 @@ def test_a_run_leaves_its_files(first: tuple[Path, dict[str, Any]]) -> None:
     fields = {"item.npy", "score.npy", "length.npy", "user_vectors.npy", "item_vectors.npy", "manifest.json"}
     assert {path.name for path in labels.iterdir()} == fields
     assert not list(outputs.rglob("*.tmp"))
+
+
+def test_a_students_seconds_are_those_of_its_epochs_which_a_resumed_run_keeps(
+    first: tuple[Path, dict[str, Any]],
+) -> None:
+    folder = first[0] / "runs" / "first"
+    epochs = read_csv(folder / "history.csv")
+    assert json.loads((folder / "model.json").read_text())["seconds"] == sum(float(row["seconds"]) for row in epochs)
 
 
 def test_models_are_reported_under_their_roles(first: tuple[Path, dict[str, Any]]) -> None:

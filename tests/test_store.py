@@ -165,3 +165,24 @@ def test_the_size_of_a_folder_is_that_of_all_files_below(tmp_path: Path) -> None
     (tmp_path / "x").write_bytes(b"12")
     (tmp_path / "a" / "b" / "y").write_bytes(b"345")
     assert store.folder_size(tmp_path) == 5
+
+
+COME_AND_GO = """
+import sys
+from pathlib import Path
+while True:
+    for n in range(200):
+        path = Path(sys.argv[1]) / f"{n % 5}.tmp"
+        path.touch()
+        path.unlink()
+"""
+
+
+def test_a_folder_is_measured_while_files_come_and_go(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"12345")
+    other = subprocess.Popen([sys.executable, "-c", COME_AND_GO, str(tmp_path)])
+    try:
+        assert {store.folder_size(tmp_path) for _ in range(3000)} == {5}
+    finally:
+        other.kill()
+        other.wait()

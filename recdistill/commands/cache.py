@@ -38,7 +38,7 @@ def cache(words: Sequence[str]) -> int:
         help="ls: list the entries; verify: compare every file with its hash; prune: remove entries (only with --yes)",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the outputs folder (default: outputs)")
-    parser.add_argument("--unused", action="store_true", help="prune: only what no run under outputs stands on")
+    parser.add_argument("--unused", action="store_true", help="prune: only what no run stands on")
     parser.add_argument("--older", default="0d", help="prune: only what is older, such as 30d or 12h (default: 0d)")
     parser.add_argument("--yes", action="store_true", help="prune: really remove; without it the list is printed")
     parser.add_argument("--json", action="store_true", help="machine-readable")
@@ -138,19 +138,25 @@ def _remove(entry: dict[str, Any], outputs: Path, *, unused: bool) -> bool:
 def _uses(outputs: Path) -> dict[str, list[tuple[str, bool]]]:
     """For each key, the runs that stand on it and whether each is at work."""
     found: dict[str, list[tuple[str, bool]]] = {}
-    for path in sorted(outputs.glob("*/**/uses.json")):
+    for run in [*sorted(path.parent for path in outputs.glob("*/**/uses.json")), *_elsewhere(outputs)]:
         try:
-            keys = read_json(path)
+            keys = read_json(run / "uses.json")
         except RecDistillError:
             continue
         for key in keys:
-            found.setdefault(str(key), []).append((str(path.parent), _at_work(path.parent)))
+            found.setdefault(str(key), []).append((str(run), _at_work(run)))
     return found
+
+
+def _elsewhere(outputs: Path) -> list[Path]:
+    """Runs that stand on this cache and do not lie under the same outputs folder, as far as they are still there."""
+    notes = sorted((outputs / "cache" / "elsewhere").glob("*.json"))
+    return [run for run in (Path(str(read_json(note))) for note in notes) if run.is_dir()]
 
 
 def _undeclared(outputs: Path) -> bool:
     """Whether a run at work has not said yet what it stands on: it may be reading any data set."""
-    runs = (path.parent for path in outputs.glob("*/**/status.json"))
+    runs = (path.parent for path in outputs.glob("*/**/status.json"))  # one elsewhere is noted once it has declared
     return any(not (run / "uses.json").exists() and _at_work(run) for run in runs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recdistill.commands.conf import GROUPS, conf_folder, members
 from recdistill.errors import ConfigError, Problems, nearest
+
+ROOM = 1 << 16  # bytes: more than Hydra, which knows none of our errors, writes before a run begins
 
 
 class OverlayFirst(SearchPathPlugin):
@@ -87,20 +89,16 @@ def check(arguments: argparse.Namespace, *, full: bool) -> None:
     Raises:
         ConfigError: with all that is off: first the names, and when those are right the values.
     """
-    try:
-        overrides = OverridesParser.create().parse_overrides(arguments.overrides)
-    except HydraException as error:
-        raise ConfigError(
-            f"cannot read an override: {first_line(error)}",
-            "overrides are KEY=VALUE; values with spaces, commas or brackets need quotes",
-            "put quotes around it: 'KEY=\"some, text\"'",
-        ) from error
+    overrides = _parsed(arguments.overrides)
     name = arguments.config_name or "config"
     folders = (conf_folder(), *([OverlayFirst.folder] if OverlayFirst.folder else []), *_searched(overrides))
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        variants = [OverridesParser.create().parse_overrides(v) for v in _variants(overrides, arguments.multirun)]
+        variants = _variants(overrides, arguments.multirun)
         _check_names(name, variants, folders)
+        if space := _space(name, overrides, arguments.multirun, full=full):
+            variants = _variants([*space, *overrides], arguments.multirun)
+            _check_names(name, variants, folders)
         configs = (compose(name, [o.input_line or "" for o in variant]) for variant in variants)
         for config in configs:
             if full:
@@ -115,7 +113,7 @@ def _check_components(config: DictConfig) -> None:
         node = config.pop("hydra")
     build.check_hydra(node, config.get("plugins"))
     build.check(config)
-    ensure_folder(Path(config.paths.outputs))
+    ensure_folder(Path(config.paths.outputs), ROOM)
 
 
 def _searched(overrides: list[Override]) -> list[Path]:
@@ -127,13 +125,40 @@ def _searched(overrides: list[Override]) -> list[Path]:
     return found
 
 
-def _variants(overrides: list[Override], multirun: bool) -> Iterator[list[str]]:
+def _space(config_name: str, overrides: list[Override], multirun: bool, *, full: bool) -> list[Override]:
+    """The overrides of a sweep's search space, which the sweeper puts before those of the command line."""
+    if not multirun:
+        if full and (chosen := [o.input_line for o in overrides if o.key_or_group.split("@")[0] == "sweep"]):
+            raise ConfigError(
+                f"{chosen[0]} is a search space, but this is one run",
+                "its choices would be ignored",
+                f"add -m to search it, or leave {chosen[0]} out",
+            )
+        return []
+    config = compose(config_name, [o.input_line or "" for o in overrides if not o.is_sweep_override()])
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    return _parsed([f"{key}={value}" for key, value in params.items()])
+
+
+def _parsed(words: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise ConfigError(
+            f"cannot read an override: {first_line(error)}",
+            "overrides are KEY=VALUE; values with spaces, commas or brackets need quotes",
+            "put quotes around it: 'KEY=\"some, text\"'",
+        ) from error
+
+
+def _variants(overrides: list[Override], multirun: bool) -> list[list[Override]]:
     """The overrides with each sweep at its first choice, then with each other choice alone."""
     texts = [_choices(override, multirun) for override in overrides]
-    yield [choices[0] for choices in texts if choices]
+    variants = [[choices[0] for choices in texts if choices]]
     for place, choices in enumerate(texts):
         for choice in choices[1:]:
-            yield [choice if n == place else some[0] for n, some in enumerate(texts) if some]
+            variants.append([choice if n == place else some[0] for n, some in enumerate(texts) if some])
+    return [_parsed(variant) for variant in variants]
 
 
 def _choices(override: Override, multirun: bool) -> list[str]:
@@ -157,7 +182,7 @@ def _choices(override: Override, multirun: bool) -> list[str]:
 
 def _check_names(config_name: str, variants: list[list[Override]], folders: tuple[Path, ...]) -> None:
     """Every group, member and key that is named must exist; all that do not are reported together."""
-    problems: dict[str, tuple[str, str]] = {}
+    problems: dict[str, str] = {}  # what is wrong to its fix
     bases: dict[tuple[str, ...], DictConfig] = {}
     for variant in variants:
         chosen = [override for override in variant if _is_group(override, folders)]
@@ -167,19 +192,19 @@ def _check_names(config_name: str, variants: list[list[Override]], folders: tupl
             if wrong is None:
                 good.append(override.input_line or "")
             else:
-                problems[override.input_line or ""] = wrong
+                problems |= [wrong]
         if tuple(good) not in bases:
             bases[tuple(good)] = compose(config_name, good)
         for override in variant:
             if override not in chosen and (wrong := _key_problem(override, bases[tuple(good)])):
-                problems[override.input_line or ""] = wrong
+                problems |= [wrong]
     if problems:
         _raise(problems)
 
 
-def _raise(problems: dict[str, tuple[str, str]]) -> None:
+def _raise(problems: dict[str, str]) -> None:
     found = Problems()
-    for what, fix in problems.values():
+    for what, fix in problems.items():
         found.found.append(
             ConfigError(what, "every name in the config belongs to a component; one nobody reads would be ignored", fix)
         )

@@ -66,7 +66,9 @@ def _check(run: Path) -> None:
         )
     if status["status"] == "done":
         raise ConfigError(
-            f"{run} is finished", "there is nothing left to do in it", "start another run without resume="
+            f"{run} is finished",
+            "there is nothing left to do in it but its page, if it was killed before that",
+            f"recdistill report {run} makes the page; another run is started without resume=",
         )
 
 

@@ -22,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from recdistill.commands.overrides import check, parse
 from recdistill.commands.parser import Parser
 from recdistill.commands.study_file import SCRATCH, Study, read_study, settings_of_trials
 from recdistill.errors import CacheError, ConfigError, RecDistillError
@@ -31,7 +32,7 @@ from recdistill.report.comparison_formats import DEFAULT_METRICS, markdown, prin
 from recdistill.report.runs import Run, find_runs, ledger_rows, with_metrics
 from recdistill.report.significance import against
 from recdistill.report.tables import print_table
-from recdistill.store import atomic, ensure_folder, locked, read_json
+from recdistill.store import atomic, cannot_write, ensure_folder, locked, read_json
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def study(words: Sequence[str]) -> int:
     ensure_folder(folder)
     with locked(folder / "study", f"the study {plan.name}", _say):
         ledger = Ledger(folder / "ledger.jsonl")
+        if not all(map(ledger.has, trials)):
+            _check(plan, outputs)
         _run_all(trials, ledger, arguments.jobs)
         chosen = choose(trials, ledger)
         finals = list(final_jobs(plan, folder, outputs, chosen))
@@ -124,11 +127,14 @@ class Ledger:
             "command": job.command(),
         }
         self.rows.append(row)
-        torn = self.path.is_file() and self.path.read_bytes()[-1:] not in (b"", b"\n")  # a kill cut the last line short
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(("\n" if torn else "") + json.dumps(row) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            torn = self.path.is_file() and self.path.read_bytes()[-1:] not in (b"", b"\n")  # a kill cut it short
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(("\n" if torn else "") + json.dumps(row) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
 
 def tuning_jobs(plan: Study, folder: Path, outputs: Path) -> Iterator[Job]:
@@ -140,6 +146,19 @@ def tuning_jobs(plan: Study, folder: Path, outputs: Path) -> Iterator[Job]:
                 common = [f"dataset={dataset}", *plan.overrides, *own, *method.overrides, *settings]
                 words = [*common, f"seed={plan.seeds[0]}", "evaluation.test=false", "scratch.enabled=false"]
                 yield _job("trial", dataset, method.name, number, settings, words, where, outputs)
+
+
+def _check(plan: Study, outputs: Path) -> None:
+    """Check every word that a trial may have, as for a sweep: a slip in the last method must not cost a night."""
+    for dataset, own in plan.datasets.items():
+        for method in plan.methods:
+            space = [f"{key}={','.join(choices)}" for key, choices in method.space.items()]
+            words = [f"dataset={dataset}", *plan.overrides, *own, *method.overrides, *space]
+            arguments, _ = parse(["-m", *words, _word("paths.outputs", outputs)])
+            try:
+                check(arguments, full=True)
+            except ConfigError as error:
+                raise ConfigError(f"method {method.name} on {dataset}: {error.what}", error.why, error.fix) from error
 
 
 def final_jobs(plan: Study, folder: Path, outputs: Path, chosen: Mapping[tuple[str, str], list[str]]) -> Iterator[Job]:

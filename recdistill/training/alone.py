@@ -194,7 +194,7 @@ def _train(
             "epochs": 0 if done is None else done.epochs,
             "best_epoch": 0 if done is None else done.best_epoch,
             "valid": None if done is None else done.best_value,
-            "seconds": 0.0 if done is None else sum(row["seconds"] for row in done.history),
+            "seconds": 0.0 if done is None else done.seconds,
             "snapshots": kept,
         },
     )

@@ -40,6 +40,11 @@ class Fit:
     best_epoch: int
     best_value: float
 
+    @property
+    def seconds(self) -> float:
+        """What the epochs took, those before an interruption too."""
+        return float(sum(row["seconds"] for row in self.history))
+
 
 Validate = Callable[[Recommender], float]
 OnEpoch = Callable[[int, int, float | None, float], None]

@@ -1,6 +1,7 @@
 """`recdistill cache ls` over what a real run stored."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -115,6 +116,18 @@ def test_prune_leaves_what_a_run_at_work_stands_on(own, capsys):
         holder.kill()
         holder.wait()
     assert len(keys_by_kind(own, capsys, "prune", "--yes")[1]) == 4
+
+
+def test_prune_knows_a_run_that_lies_outside_the_outputs_folder(tmp_path, capsys):
+    outputs, run = tmp_path / "outputs", tmp_path / "elsewhere" / "run"
+    assert cli.main(["train", "debug=smoke", "device=cpu", f"paths.outputs={outputs}", f"hydra.run.dir={run}"]) == 0
+    capsys.readouterr()
+    entries = keys_by_kind(outputs, capsys, "ls")[1]
+    assert len(entries) == 4
+    assert all(entry["used_by"] == [str(run)] for entry in entries.values())
+    assert keys_by_kind(outputs, capsys, "prune", "--unused", "--yes")[1] == {}
+    shutil.rmtree(run)
+    assert len(keys_by_kind(outputs, capsys, "prune", "--unused", "--yes")[1]) == 4
 
 
 @pytest.fixture

@@ -138,9 +138,16 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return run
 
 
-def test_a_finished_run_is_not_resumed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_not_resumed_but_its_page_can_be_made(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished / "report.html").unlink()  # as if it had been killed just before
     assert main(["train", f"resume={finished}"]) == 2
-    assert "is finished" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "is finished" in err
+    assert f"recdistill report {finished} " in err
+    assert main(["report", str(finished)]) == 0
+    assert (finished / "report.html").is_file()
 
 
 def test_a_run_is_not_resumed_with_another_config(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

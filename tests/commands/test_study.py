@@ -156,11 +156,30 @@ def test_a_study_that_is_off_is_refused(
     assert said in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("distill=unkd]}", "distill=ukd], sweep: unkd}", "method unkd on synthetic: distill=ukd"),
+        ("distill=unkd]}", "distill=unkd], space: {distill.wieght: 'choice(1,2)'}}", "did you mean distill.weight?"),
+        ("distill=unkd]}", "distill=unkd], space: {distill.weight: 'choice(1,-2)'}}", "distill.weight=-2"),
+        ("distill=unkd]}", "distill=unkd, dataset/split=ratios], sweep: unkd}", "did you mean ratio?"),
+        ("  synthetic: {}", "  synthetic: {}\n  syntetic: {}", "method scratch on syntetic: dataset=syntetic"),
+    ],
+)
+def test_every_word_of_a_study_is_checked_before_its_first_run(
+    place: Path, capfd: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    (place / "tiny.yaml").write_text(STUDY.replace(old, new))
+    assert main(["study", "tiny.yaml"]) == 2
+    assert said in capfd.readouterr().err
+    assert not (place / "outputs" / "studies" / "tiny" / "trials").exists()
+
+
 @pytest.mark.slow
 def test_a_failing_method_does_not_stop_the_others_and_the_study_says_so(
     place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (place / "tiny.yaml").write_text(STUDY.replace("[distill=unkd]", "[distill=unkd, 'evaluation.cutoffs=[500]']"))
+    (place / "tiny.yaml").write_text(STUDY.replace("[distill=unkd]", "[distill=unkd, 'evaluation.cutoffs=[90]']"))
     assert main(["study", "tiny.yaml"]) == 1
     assert "2 of 4 runs failed" in capfd.readouterr().err
     ledger = place / "outputs" / "studies" / "tiny" / "ledger.jsonl"
