@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,8 @@ from recdistill.models.base import Scorer
 from recdistill.runtime import for_ranking
 from recdistill.types import Interactions, TopK
 
-CHUNK_BYTES = 1 << 24  # of scores: near the size of the cache, and small beside the copies that selection makes
+CHUNK_BYTES = 1 << 22  # of scores: they stay in the cache between the product and the selection
+CHUNK_ROWS = 64  # and at least so many users: a product of fewer rows reads the items' table for too little
 FOLD = 16
 
 
@@ -38,12 +40,17 @@ def score_chunks(
     Every chunk has the same number of rows (the last is filled up with repeats and cut), since the last bits of a
     product depend on its shape.
     """
-    chunk = min(chunk or max(1, CHUNK_BYTES // (4 * n_items)), max(len(user), 1))
+    chunk = min(chunk or chunk_rows(n_items), max(len(user), 1))
     for first in range(0, len(user), chunk):
         part = user[first : first + chunk]
         filled = part if len(part) == chunk else torch.cat([part, part[-1:].expand(chunk - len(part))])
         score = scorer.all_scores(filled)[: len(part)].contiguous()
         yield part, leave_out(score, *seen.flat(part))
+
+
+def chunk_rows(n_items: int) -> int:
+    """Users per product, from the size of the catalogue alone: the same on every machine."""
+    return max(CHUNK_ROWS, CHUNK_BYTES // (4 * n_items))
 
 
 def leave_out(score: Tensor, row: Tensor, item: Tensor) -> Tensor:
@@ -97,16 +104,24 @@ def _some_top(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
     every value elsewhere has k maxima at or above it.
     """
     n_rows, n_items = score.shape
-    if n_items < 12 * FOLD * k:
+    if n_items < 12 * FOLD * k or score.dtype != torch.float32:
         return score.topk(k, dim=1)
     width = n_items // FOLD
     whole = width * FOLD
     peak = torch.unflatten(score[:, :whole], 1, (FOLD, width)).amax(1)
-    place = peak.topk(k, dim=1, sorted=False).indices
+    place = _places(peak, k)
     column = (place.unsqueeze(2) + torch.arange(0, whole, width)).flatten(1)
     column = torch.cat([column, torch.arange(whole, n_items).expand(n_rows, -1)], 1)
-    value, place = score.gather(1, column).topk(k, dim=1)
-    return value, column.gather(1, place)
+    value = score.gather(1, column)
+    place = _places(value, k)
+    value, order = value.gather(1, place).sort(dim=1, descending=True)
+    return value, column.gather(1, place.gather(1, order))
+
+
+def _places(value: Tensor, k: int) -> Tensor:
+    """[B, k] places of the k largest of each row, in any order; numpy selects twice as fast as torch."""
+    first = value.shape[1] - k
+    return torch.from_numpy(np.argpartition(value.numpy(), first, axis=1)[:, first:])
 
 
 def _exact_top(score: Tensor, k: int) -> Tensor:

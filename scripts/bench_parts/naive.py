@@ -86,9 +86,9 @@ def propagate(graph: Tensor, users: Tensor, items: Tensor, layers: int) -> tuple
 
 def rank(
     users: np.ndarray, items: np.ndarray, seen: list[np.ndarray], wanted: list[set[int]], chosen: np.ndarray
-) -> dict[str, list[float]]:
-    """Top 20 with seen items masked, then recall and NDCG at 10 and 20 by Python sets."""
-    found: dict[str, list[float]] = {f"{name}@{k}": [] for name in ("recall", "ndcg") for k in (10, 20)}
+) -> list[float]:
+    """Top 20 with seen items masked, then NDCG by Python sets."""
+    found: list[float] = []
     for first in range(0, len(chosen), 1000):
         part = chosen[first : first + 1000]
         score = users[part] @ items.T
@@ -99,11 +99,9 @@ def rank(
         top = np.take_along_axis(top, order, 1)
         for user, listed in zip(part, top.tolist(), strict=True):
             relevant = wanted[user]
-            for k in (10, 20):
-                hits = [place for place, item in enumerate(listed[:k]) if item in relevant]
-                found[f"recall@{k}"].append(len(hits) / len(relevant))
-                ideal = sum(1 / np.log2(place + 2) for place in range(min(k, len(relevant))))
-                found[f"ndcg@{k}"].append(sum(1 / np.log2(place + 2) for place in hits) / ideal)
+            hits = [place for place, item in enumerate(listed) if item in relevant]
+            ideal = sum(1 / np.log2(place + 2) for place in range(min(20, len(relevant))))
+            found.append(sum(1 / np.log2(place + 2) for place in hits) / ideal)
     return found
 
 

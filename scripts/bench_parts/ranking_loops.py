@@ -14,10 +14,12 @@ from bench_parts.measure import Row, Target, in_turn, peak
 from recdistill.dataset.popularity import popularity_groups
 from recdistill.dataset.sampling import SeenItems
 from recdistill.distill.rrd import RRD
+from recdistill.evaluation.accuracy import METRICS
 from recdistill.evaluation.evaluator import Evaluator
+from recdistill.evaluation.measures import measure
 from recdistill.losses import distinct
-from recdistill.models.base import own_loss
-from recdistill.ranking import CHUNK_BYTES
+from recdistill.models.base import Recommender, own_loss
+from recdistill.ranking import chunk_rows
 from recdistill.runtime import generator
 from recdistill.soft_labels.extract import Layout, extract
 from recdistill.types import Batch, Dataset, Interactions
@@ -26,22 +28,22 @@ DEPTH = 500
 
 
 def ranking(scale: Scale, device: str) -> Row:
-    """Top 20 of unseen items, recall and NDCG at 10 and 20; at L for a sample of users."""
+    """Top 20 of unseen items and NDCG, as training validates; and what all metrics cost. At L for a sample of users."""
     held_out, number = scale.parts[1], {"S": 6_000, "M": 3_000, "L": 1_000}[scale.name]
     user = _some(held_out.user.unique(), number)
     held_out = _of_users(held_out, user)
     model = scale.model().to(device)
-    evaluator = _evaluator(scale, held_out, device, ["recall", "ndcg"])
-    everything = _evaluator(scale, held_out, device, ["recall", "ndcg", "hit", "precision", "mrr", "map"])
+    evaluator = _evaluator(scale, held_out, device)
     users, items = (table.detach().cpu().numpy() for table in (model.user_table, model.item_table))
     seen = [np.array(sorted(own), dtype=np.int64) for own in naive.item_sets(scale.train)]
     wanted, chosen = naive.item_sets(held_out), user.numpy()
-    lists = everything.evaluate(model, "valid").lists
+    ranked = evaluator.evaluate(model, "valid").ranked
+    of = evaluator.items, evaluator.users, evaluator.cutoffs, evaluator.metrics
     works = {
-        "ours": lambda: evaluator.evaluate(model, "valid"),
+        "ours": lambda: _validate(evaluator, model),
         "naive": lambda: naive.rank(users, items, seen, wanted, chosen),
         "floor": _products(model.user_table.detach(), model.item_table.detach(), user.to(device)),
-        "all metrics": lambda: everything._result(lists, "valid"),
+        "all metrics": lambda: measure(ranked, *of),
     }
     taken = in_turn(works, 5 if scale.name != "L" else 3, device=device)
     seconds = {name: value * 1000 / len(user) for name, value in taken.items()}
@@ -115,7 +117,7 @@ def _list_loss(name: str, scale: Scale, device: str, ours: object, batch: Batch)
     model = scale.model().to(device)
     users = model.user_table.detach()[distinct(batch.user)[0]]
     items = model.item_table.detach()
-    rows = max(1, min(len(users), CHUNK_BYTES // (4 * len(items))))
+    rows = min(len(users), chunk_rows(len(items)))
     parts = list(users.split(rows))
     scores = torch.empty(rows, len(items), device=device)
     out = torch.empty_like(items)
@@ -134,7 +136,7 @@ def _list_loss(name: str, scale: Scale, device: str, ours: object, batch: Batch)
 
 def _products(users: torch.Tensor, items: torch.Tensor, user: torch.Tensor, k: int = 0) -> object:
     """All scores of some users in chunks of the cache's size, into one buffer; and their k best where k > 0."""
-    rows = min(len(user), max(1, CHUNK_BYTES // (4 * len(items))))
+    rows = min(len(user), chunk_rows(len(items)))
     buffer = torch.empty(rows, len(items), device=items.device)
     parts = [users[part] for part in user.split(rows)]
 
@@ -154,12 +156,17 @@ def _batch(scale: Scale, rows: int, device: str) -> Batch:
     return Batch(scale.train.user[some].to(device), scale.train.item[some].to(device), negative.to(device))
 
 
-def _evaluator(scale: Scale, held_out: Interactions, device: str, metrics: list[str]) -> Evaluator:
+@torch.no_grad()
+def _validate(evaluator: Evaluator, model: Recommender) -> float:
+    return evaluator.validate(model)
+
+
+def _evaluator(scale: Scale, held_out: Interactions, device: str) -> Evaluator:
     train = scale.train
     ids = np.arange(0).astype(str)
     count = train.popularity()
     data = Dataset(scale.name, train, held_out, held_out, count, popularity_groups(count, 2), ids, ids, "bench", Path())
-    return Evaluator(data, device=torch.device(device), cutoffs=[10, 20], metrics=metrics, stored=100)
+    return Evaluator(data, device=torch.device(device), cutoffs=[10, 20], metrics=list(METRICS), stored=100)
 
 
 def _some(ids: torch.Tensor, number: int) -> torch.Tensor:
