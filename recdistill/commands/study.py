@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,7 +243,7 @@ def _run(job: Job, ledger: Ledger) -> str | None:
         if done.returncode != 0:
             return f"{job.command()}\n{done.stderr.strip()[-2000:]}"
     metrics = read_json(job.folder / "results.json")["models"]["student"]["metrics"]
-    name = [metric for metric in metrics if metric.startswith("valid/ndcg@")][-1]
+    name = f"valid/ndcg@{largest_cutoff(metrics)}"
     ledger.add(job, metrics[name], time.perf_counter() - started)
     shown = "none" if metrics[name] is None else f"{metrics[name]:.4f}"
     _say(f"  {name}={shown} in {time.perf_counter() - started:.0f} s")
@@ -296,12 +296,18 @@ def _is_finished(job: Job) -> bool:
     return done and later and words == [word for word in job.words if not word.startswith("hydra.")]
 
 
+def largest_cutoff(metrics: Iterable[str]) -> int:
+    """The cut-off whose overall valid/ndcg models and settings are selected by; 20 where there is none."""
+    found = (re.fullmatch(r"valid/ndcg@(\d+)", metric) for metric in metrics)
+    return max((int(match[1]) for match in found if match), default=20)
+
+
 def _metrics(runs: Sequence[Run]) -> list[str]:
     """The metrics of `compare`; at the largest cut-off where the study has others."""
     has = [metric for run in runs for metric in run.results["models"]["student"]["metrics"]]
     if set(DEFAULT_METRICS) <= set(has):
         return DEFAULT_METRICS
-    k = max((int(metric.rpartition("@")[2]) for metric in has if metric.startswith("valid/ndcg@")), default=20)
+    k = largest_cutoff(has)
     return [f"{metric.rpartition('@')[0]}@{k}" for metric in DEFAULT_METRICS]
 
 

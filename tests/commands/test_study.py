@@ -17,7 +17,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from recdistill.cli import main
 from recdistill.commands import study as studies
 from recdistill.commands.conf import conf_folder
-from recdistill.commands.study import Ledger, choose, final_jobs, read_study, run_child, settings_of_trials, tuning_jobs
+from recdistill.commands.study import (
+    Ledger,
+    choose,
+    final_jobs,
+    largest_cutoff,
+    read_study,
+    run_child,
+    settings_of_trials,
+    tuning_jobs,
+)
 from toy_runs import write_run
 
 STUDY = """# A study in seconds.
@@ -215,6 +224,12 @@ def test_paths_in_overrides_mean_themselves(place: Path, name: str) -> None:
     words = next(iter(tuning_jobs(plan, Path(name) / "s", Path(name)))).words[-2:]
     values = [OverridesParser.create().parse_override(word).value() for word in words]
     assert values == [name, f"{name}/s/trials/synthetic/scratch/0"]
+
+
+def test_trials_are_judged_by_the_overall_metric_at_the_largest_cutoff_and_not_by_one_of_a_group() -> None:
+    names = ["valid/recall@50", "valid/ndcg@15", "valid/ndcg@5", "valid/ndcg@15/group=0", "valid/ndcg@15/items=tail"]
+    assert largest_cutoff(names) == 15
+    assert largest_cutoff([]) == 20
 
 
 @pytest.mark.slow
