@@ -52,7 +52,15 @@ def teacher_labels(scale: Scale, method: Distiller) -> Knowledge:
         arrays = extract(scorer, SeenItems(data), torch.arange(scale.n_users), layout)
     fields = {name: torch.from_numpy(value) for name, value in arrays.items()}
     vectors = {"user_vectors": teacher.user_table.detach(), "item_vectors": teacher.item_table.detach()}
-    labels = SoftLabels(**fields, **vectors, teacher="bench", epoch=1, key="bench")
+    other = None
+    if method.user_depth:
+        with torch.no_grad():
+            of_items = Layout(scale.n_users, method.user_depth)
+            seen = SeenItems(data.transposed())
+            arrays = extract(scorer.transposed(), seen, torch.arange(scale.n_items), of_items)
+        users = {name: torch.from_numpy(value) for name, value in arrays.items()}
+        other = SoftLabels(**users, teacher="bench", epoch=1, key="bench")
+    labels = SoftLabels(**fields, **vectors, teacher="bench", epoch=1, key="bench", transposed=other)
     names = [f"teacher{n}" for n in range(method.teachers or 1)]
     points = (labels, labels, labels) if "trajectory" in method.requires else (labels,)
     return Knowledge({name: Trajectory(name, points) for name in names}, dict.fromkeys(names, scale.model))

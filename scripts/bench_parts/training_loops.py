@@ -114,6 +114,8 @@ def distillers() -> dict[str, Distiller]:
     found: dict[str, Distiller] = {}
     for path in sorted(CONF.glob("*.yaml")):
         node: dict[str, Any] = yaml.safe_load(path.read_text())
+        if "defaults" in node:  # made of others, which are measured themselves
+            continue
         module, _, name = node.pop("_target_").rpartition(".")
         make = getattr(importlib.import_module(module), name)
         if make is not NoDistillation:
@@ -128,24 +130,42 @@ class Counting(Scorer):
 
     def __init__(self, scorer: Scorer) -> None:
         """Wrap one."""
-        self.scorer, self.pairs = scorer, 0
+        self.scorer, self.counts = scorer, [0]
         self.user_vectors, self.item_vectors = scorer.user_vectors, scorer.item_vectors
 
     def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
         """As the scorer's."""
-        self.pairs += item.numel()
+        self.counts.append(item.numel())
         return self.scorer.pair_scores(user, item)
 
     def all_scores(self, user: Tensor) -> Tensor:
         """As the scorer's."""
         score = self.scorer.all_scores(user)
-        self.pairs += score.numel()
+        self.counts.append(score.numel())
         return score
+
+    @property
+    def pairs(self) -> int:
+        """How many so far."""
+        return sum(self.counts)
+
+    def transposed(self) -> Scorer:
+        """As the scorer's; its pairs count here."""
+        return self._counted(self.scorer.transposed())
+
+    def among(self, items: Tensor) -> Scorer:
+        """As the scorer's; its pairs count here."""
+        return self._counted(self.scorer.among(items))
+
+    def _counted(self, scorer: Scorer) -> Scorer:
+        made = Counting(scorer)
+        made.counts = self.counts
+        return made
 
     def catalogue_loss(self, user: Tensor, head: Any, row: Tensor | None = None, item: Tensor | None = None) -> Tensor:
         """As the scorer's."""
         assert self.item_vectors is not None
-        self.pairs += len(user) * len(self.item_vectors)
+        self.counts.append(len(user) * len(self.item_vectors))
         return self.scorer.catalogue_loss(user, head, row, item)
 
 
