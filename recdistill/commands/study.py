@@ -62,6 +62,7 @@ def study(words: Sequence[str]) -> int:
     parser = Parser("recdistill study", description="Tune with equal budgets, then run over seeds.")
     parser.add_argument("file", type=Path, help="a study's YAML, or the name of one in conf/study")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the outputs folder (default: outputs)")
+    parser.add_argument("--quick", action="store_true", help="the small form of the study, as its YAML's quick says")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument(
         "--commands",
@@ -71,25 +72,32 @@ def study(words: Sequence[str]) -> int:
     arguments = parser.parse_args(list(words))
     if arguments.jobs < 1:
         raise ConfigError(f"--jobs {arguments.jobs}", "at least one run goes on at a time", "write --jobs 1 or more")
-    plan = read_study(arguments.file)
+    plan = read_study(arguments.file, arguments.quick)
     outputs, folder = arguments.outputs, arguments.outputs / "studies" / plan.name
     trials = list(tuning_jobs(plan, folder, outputs))
     if arguments.commands:
         ledger = Ledger(folder / "ledger.jsonl")
-        all_tried = all(map(ledger.has, trials))
-        for job in [*trials, *(final_jobs(plan, folder, outputs, choose(trials, ledger)) if all_tried else [])]:
-            print(job.command())
+        jobs = list(trials)
+        if all(map(ledger.has, trials)):
+            for dataset in plan.datasets:
+                jobs += final_jobs(plan, dataset, folder, outputs, choose(trials, ledger))
+        print("\n".join(job.command() for job in jobs))
         return 0
     ensure_folder(folder)
     with locked(folder / "study", f"the study {plan.name}", _say):
         ledger = Ledger(folder / "ledger.jsonl")
         if not all(map(ledger.has, trials)):
             _check(plan, outputs)
-        _run_all(trials, ledger, arguments.jobs)
-        chosen = choose(trials, ledger)
-        finals = list(final_jobs(plan, folder, outputs, chosen))
-        _run_all(finals, ledger, arguments.jobs)
-    return _report(plan, folder, finals, chosen)
+        chosen: dict[tuple[str, str], list[str]] = {}
+        finals: list[Job] = []
+        for dataset in plan.datasets:  # one after the other, so that a long study has something to show early
+            tried = [job for job in trials if job.dataset == dataset]
+            _run_all(tried, ledger, arguments.jobs)
+            chosen |= choose(tried, ledger)
+            finals += final_jobs(plan, dataset, folder, outputs, chosen)
+            _run_all([job for job in finals if job.dataset == dataset], ledger, arguments.jobs)
+            made = _table(folder, finals)
+    return _report(plan, folder, made, chosen)
 
 
 def _say(line: str) -> None:
@@ -161,17 +169,18 @@ def _check(plan: Study, outputs: Path) -> None:
                 raise ConfigError(f"method {method.name} on {dataset}: {error.what}", error.why, error.fix) from error
 
 
-def final_jobs(plan: Study, folder: Path, outputs: Path, chosen: Mapping[tuple[str, str], list[str]]) -> Iterator[Job]:
-    """The chosen settings of every method over all seeds, with the tuned scratch as the reference."""
-    scratch = next(method for method in plan.methods if method.name == SCRATCH)
-    for dataset, own in plan.datasets.items():
-        reference = _reference([*plan.overrides, *own, *scratch.overrides, *chosen[dataset, SCRATCH]])
-        for method in plan.methods:
-            settings = chosen[dataset, method.name]
-            for seed in plan.seeds:
-                where = folder / "final" / dataset / method.name / f"seed-{seed}"
-                words = [f"dataset={dataset}", *plan.overrides, *own, *method.overrides, *settings, *reference]
-                yield _job("final", dataset, method.name, seed, settings, [*words, f"seed={seed}"], where, outputs)
+def final_jobs(
+    plan: Study, dataset: str, folder: Path, outputs: Path, chosen: Mapping[tuple[str, str], list[str]]
+) -> Iterator[Job]:
+    """The chosen settings of every method on a data set over all seeds, with the tuned scratch as the reference."""
+    scratch, own = next(method for method in plan.methods if method.name == SCRATCH), plan.datasets[dataset]
+    reference = _reference([*plan.overrides, *own, *scratch.overrides, *chosen[dataset, SCRATCH]])
+    for method in plan.methods:
+        settings = chosen[dataset, method.name]
+        for seed in plan.seeds:
+            where = folder / "final" / dataset / method.name / f"seed-{seed}"
+            words = [f"dataset={dataset}", *plan.overrides, *own, *method.overrides, *settings, *reference]
+            yield _job("final", dataset, method.name, seed, settings, [*words, f"seed={seed}"], where, outputs)
 
 
 def _reference(words: Sequence[str]) -> list[str]:
@@ -311,13 +320,18 @@ def _metrics(runs: Sequence[Run]) -> list[str]:
     return [f"{metric.rpartition('@')[0]}@{k}" for metric in DEFAULT_METRICS]
 
 
-def _report(plan: Study, folder: Path, finals: Sequence[Job], chosen: Mapping[tuple[str, str], list[str]]) -> int:
+def _table(folder: Path, finals: Sequence[Job]) -> list[Comparison]:
+    """Compare the final runs of the data sets that are done, and write the table beside the ledger."""
     runs, unfinished = find_runs([job.folder for job in finals])
     metrics = _metrics(runs)
     runs, without = with_metrics(runs, metrics)
     made = [_against_scratch(comparison) for comparison in compare(runs, metrics)]
     with atomic(folder / "table.md") as temporary:
         temporary.write_text(markdown(made, [*unfinished, *without]), encoding="utf-8")
+    return made
+
+
+def _report(plan: Study, folder: Path, made: Sequence[Comparison], chosen: Mapping[tuple[str, str], list[str]]) -> int:
     for comparison in made:
         print_comparison(comparison)
     print_table(

@@ -52,24 +52,28 @@ class Study:
     seeds: list[int]
 
 
-def read_study(file: Path) -> Study:
-    """Parse and check a study's YAML.
+def read_study(file: Path, quick: bool = False) -> Study:
+    """Parse and check a study's YAML; with `quick` its small form, a study of its own named NAME-quick.
 
     Raises:
-        ConfigError: a key is missing or unknown, a value has another shape, or a method has no search space that
-            holds as many settings as there are trials.
+        ConfigError: a key is missing or unknown, a value has another shape, a method has no search space that
+            holds as many settings as there are trials, or the small form is asked for where there is none.
     """
     path = file if file.suffix == ".yaml" else conf_folder() / "study" / f"{file}.yaml"
     if not path.is_file():
         raise ConfigError(f"there is no study {path}", "a study is a YAML file", "name a file, or one of conf/study")
     wanted = {"datasets", "methods", "trials", "seeds"}
-    known = wanted | {"overrides"}
+    known = wanted | {"overrides", "quick"}
     node = _parsed(path)
     if not isinstance(node, dict) or wanted - node.keys() or node.keys() - known:
         given = sorted(map(str, node)) if isinstance(node, dict) else node
         raise ConfigError(
-            f"{path} has the keys {given}", f"a study has {sorted(wanted)}, and may have overrides", "mend its keys"
+            f"{path} has the keys {given}",
+            f"a study has {sorted(wanted)}, and may have overrides and quick",
+            "mend its keys",
         )
+    if quick:
+        node = _quick(path, node)
     methods = _sections(path, node, "methods", {"overrides", "space", "sweep"})
     if SCRATCH not in methods:
         raise ConfigError(
@@ -88,13 +92,28 @@ def read_study(file: Path) -> Study:
         raise _shape(path, "seeds", seeds, "a list of distinct whole numbers")
     datasets = _sections(path, node, "datasets", {"overrides"})
     return Study(
-        path.stem,
+        f"{path.stem}-quick" if quick else path.stem,
         {name: _overrides(path, f"datasets.{name}", about) for name, about in datasets.items()},
         [_method(path, name, about, trials) for name, about in methods.items()],
         _overrides(path, "the study", node),
         trials,
         seeds,
     )
+
+
+def _quick(path: Path, node: Mapping[str, Any]) -> dict[str, Any]:
+    """A study with what its `quick` says in place of what it says itself; overrides come after its own."""
+    quick, may_have = node.get("quick"), {"datasets", "methods", "trials", "seeds", "overrides"}
+    if not isinstance(quick, dict) or not quick or quick.keys() - may_have:
+        raise _shape(path, "quick", quick, f"a mapping with some of the keys {sorted(may_have)}")
+    small = {**node, **quick, "overrides": _overrides(path, "the study", node) + _overrides(path, "quick", quick)}
+    for key in ("datasets", "methods"):
+        names, sections = quick.get(key), node[key]
+        if names is not None and isinstance(sections, dict):
+            if not isinstance(names, list) or not names or not set(names) <= sections.keys():
+                raise _shape(path, f"quick.{key}", names, f"a list of some of {list(sections)}")
+            small[key] = {name: sections[name] for name in names}
+    return small
 
 
 def _is_count(value: Any) -> bool:

@@ -27,6 +27,7 @@ from recdistill.commands.study import (
     settings_of_trials,
     tuning_jobs,
 )
+from table_files import SHARED, needs_shared
 from toy_runs import write_run
 
 STUDY = """# A study in seconds.
@@ -155,13 +156,18 @@ def test_what_a_study_stands_for_can_be_printed_without_running(place: Path, cap
         ("  unkd: {overrides: [distill=unkd]}", "  a/b: {overrides: []}", "a name in methods is 'a/b'"),
         ("seeds: [0, 1]", "seeds: 3", "must not be empty"),
         ("seeds: [0, 1]", "seeds: [0, 0]", "distinct"),
+        ("seeds: [0, 1]", "seeds: [0]\nquick: 3", "quick is 3"),
+        ("seeds: [0, 1]", "seeds: [0]\nquick: {trial: 1}", "quick is {'trial': 1}"),
+        ("seeds: [0, 1]", "seeds: [0]\nquick: {datasets: [other]}", "quick.datasets is ['other']"),
+        ("seeds: [0, 1]", "seeds: [0]\nquick: {trials: 0}", "must not be empty"),
+        ("seeds: [0, 1]", "seeds: [0]", "quick is None"),
     ],
 )
 def test_a_study_that_is_off_is_refused(
     place: Path, capfd: pytest.CaptureFixture[str], old: str, new: str, said: str
 ) -> None:
     (place / "tiny.yaml").write_text(STUDY.replace(old, new))
-    assert main(["study", "tiny.yaml"]) == 2
+    assert main(["study", "tiny.yaml", *(["--quick"] if "quick" in said or "quick" in new else [])]) == 2
     assert said in capfd.readouterr().err
 
 
@@ -206,10 +212,32 @@ def test_the_best_value_of_the_present_trials_is_chosen_and_none_is_the_worst(pl
     assert chosen == {("synthetic", "scratch"): trials[1].settings, ("synthetic", "unkd"): trials[2].settings}
 
 
+def test_the_small_form_of_a_study_is_a_study_of_its_own_with_what_quick_says(place: Path) -> None:
+    quick = "quick: {trials: 1, seeds: [7], methods: [scratch], overrides: [trainer.epochs=1]}"
+    (place / "tiny.yaml").write_text(f"{STUDY}{quick}\n")
+    whole, small = read_study(Path("tiny.yaml")), read_study(Path("tiny.yaml"), quick=True)
+    assert (whole.name, len(whole.methods), whole.trials, whole.seeds) == ("tiny", 2, 2, [0, 1])
+    assert (small.name, [method.name for method in small.methods]) == ("tiny-quick", ["scratch"])
+    assert (small.trials, small.seeds, small.datasets) == (1, [7], whole.datasets)
+    assert small.overrides == [*whole.overrides, "trainer.epochs=1"]
+
+
+@pytest.mark.slow
+@needs_shared
+def test_a_data_set_is_finished_before_the_next_begins(place: Path) -> None:
+    words = [f"paths.data={SHARED}", "device=cpu", "teacher.dim=4", "trainer.epochs=1", "teacher.trainer.epochs=1"]
+    study = yaml.safe_load(STUDY) | {"trials": 1, "seeds": [0], "overrides": words}
+    (place / "two.yaml").write_text(yaml.safe_dump(study | {"datasets": {"synthetic": None, "ml-100k": None}}))
+    assert main(["study", "two.yaml"]) == 0
+    rows = [json.loads(line) for line in (place / "outputs/studies/two/ledger.jsonl").read_text().splitlines()]
+    each = ["trial", "trial", "final", "final"]
+    assert [(row["dataset"], row["phase"]) for row in rows] == [(d, p) for d in ("ml-100k", "synthetic") for p in each]
+
+
 def test_the_references_trainer_has_the_chosen_settings_after_all_others(place: Path) -> None:
     plan = read_study(Path("tiny.yaml"))
     chosen = {("synthetic", name): ["trainer.weight_decay=0.01"] for name in ("scratch", "unkd")}
-    words = list(final_jobs(plan, place / "s", place, chosen))[-1].words
+    words = list(final_jobs(plan, "synthetic", place / "s", place, chosen))[-1].words
     assert [word for word in words if word.startswith("scratch.")] == [
         "scratch.trainer.patience=7",
         "scratch.trainer.weight_decay=0.5",
