@@ -56,18 +56,20 @@ class Stage:
 
 
 class Clock:
-    """Wall seconds per stage."""
+    """Wall seconds and CPU seconds (all threads) per stage."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Measure one stage."""
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         yield
         self.seconds[stage] = round(time.perf_counter() - started, 3)
+        self.cpu_seconds[stage] = round(time.process_time() - used, 3)
 
 
 def dataset_line(dataset: Dataset) -> str:
@@ -331,6 +333,7 @@ def recorded(
                 "ranking_threads": runtime.ranking_threads,
                 "matmul": None if runtime.matmul is None else asdict(runtime.matmul),
                 "seconds": clock.seconds,
+                "cpu_seconds": clock.cpu_seconds,
                 "peak_bytes": peak_memory(),
             },
             "dataset": {

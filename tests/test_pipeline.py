@@ -87,6 +87,12 @@ def test_a_students_seconds_are_those_of_its_epochs_which_a_resumed_run_keeps(
     assert json.loads((folder / "model.json").read_text())["seconds"] == sum(float(row["seconds"]) for row in epochs)
 
 
+def test_every_stage_says_what_it_took_of_the_clock_and_of_the_processor(first: tuple[Path, dict[str, Any]]) -> None:
+    about = first[1]["run"]
+    assert {"dataset", "teacher", "student"} <= about["seconds"].keys() == about["cpu_seconds"].keys()
+    assert about["cpu_seconds"]["student"] > 0
+
+
 def test_models_are_reported_under_their_roles(first: tuple[Path, dict[str, Any]]) -> None:
     models = first[1]["models"]
     assert list(models) == ["teacher", "scratch", "student", "mostpop"]

@@ -83,6 +83,7 @@ def test_a_study_tunes_on_valid_only_runs_seeds_with_test_and_is_not_run_again(
     assert other["scratch"]["trainer"] == config["trainer"]
     assert main(["study", "tiny.yaml"]) == 0
     assert len((folder / "ledger.jsonl").read_text().splitlines()) == len(rows)
+    _tables_for_the_docs(folder, best["settings"])
     write_run(folder / "final" / "synthetic" / "gone" / "seed-0")  # of a method that is no longer in the YAML
     assert main(["study", "tiny.yaml"]) == 0
     assert "toy" not in (folder / "table.md").read_text()
@@ -90,6 +91,18 @@ def test_a_study_tunes_on_valid_only_runs_seeds_with_test_and_is_not_run_again(
     assert main(["study", "tiny.yaml", "--commands"]) == 0
     assert capfd.readouterr().out.splitlines() == [row["command"] for row in rows]
     _take_finished_folders(place, rows)
+
+
+def _tables_for_the_docs(folder: Path, chosen: list[str]) -> None:
+    """The script that makes the tables of docs/results.md names every row and marks the setting that was chosen."""
+    script = Path(__file__).parents[2] / "scripts" / "study_tables.py"
+    words = [sys.executable, str(script), str(folder), "--rival", "unkd", "--figures", str(folder)]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "| unkd" in said and "| scratch" in said and "8 runs" in said
+    (line,) = (line for line in said.splitlines() if line.startswith("| unkd | weight"))
+    weight = next(word for word in chosen if word.startswith("distill.weight=")).partition("=")[2]
+    assert f"**weight {weight}," in line
+    assert (folder / "frontier-synthetic.png").stat().st_size > 1000
 
 
 def _take_finished_folders(place: Path, rows: list[dict[str, Any]]) -> None:
