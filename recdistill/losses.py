@@ -53,19 +53,19 @@ def distinct(ids: Tensor, *, per_row: bool = False, static: bool | None = None) 
     return ordered[first], weight[first]
 
 
-def bpr(positive: Tensor, negative: Tensor) -> Tensor:
-    """Bayesian personalised ranking: mean of softplus(-(positive - negative)).
+def bpr(gap: Tensor) -> Tensor:
+    """Bayesian personalised ranking: mean of softplus(gap), where a gap is a negative's score minus its positive's.
 
     Source: Rendle et al., UAI 2009, there a sum over triples.
 
     Shapes:
-        positive: [B] scores. negative: [B, N] scores. Returns: scalar, nats per pair.
+        gap: any. Returns: scalar, nats per pair.
 
     Example:
-        >>> bpr(torch.tensor([0.7]), torch.tensor([[0.0]])).item()
+        >>> bpr(torch.tensor([[-0.7]])).item()
         0.4031...
     """
-    return functional.softplus(negative - positive.unsqueeze(1)).mean()
+    return functional.softplus(gap).mean()
 
 
 def pairwise(better: Tensor, worse: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from recdistill.errors import ConfigError
-from recdistill.losses import Head, bpr, catalogue_loss, distinct
-from recdistill.models.rows import half_squares, pair_scores, scores_and_squares
+from recdistill.losses import Head, catalogue_loss, distinct
+from recdistill.models.rows import bpr_and_half_squares, half_squares, pair_scores
 from recdistill.types import Batch, Interactions
 
 
@@ -84,23 +84,21 @@ class InnerProductScorer(Scorer):
         self.user_vectors = user_vectors
         self.item_vectors = item_vectors
         self.by_rows = by_rows
-        self._batch: tuple[Batch, tuple[Tensor, Tensor, Tensor]] | None = None
+        self._batch: tuple[Batch, tuple[Tensor, Tensor]] | None = None
 
     def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
         """[B, M] inner products."""
         return pair_scores(self.user_vectors, self.item_vectors, user, item, by_rows=self.by_rows)
 
-    def of_batch(self, batch: Batch, *, negatives: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """What the loss and the penalty of a step have in common, looked up once.
+    def bpr(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """BPR of a batch and half the mean squared norms of its rows, looked up once for both.
 
         Shapes:
-            Returns: scores of the positives and (with `negatives`) negatives [B, M], squared norms of the user rows
-            [B] and of the item rows [B, M]; M is 1 or 1 + N.
+            Returns: two scalars; see `recdistill.models.rows.bpr_and_half_squares`.
         """
         if self._batch is None or self._batch[0] is not batch:
-            positive = batch.positive.unsqueeze(1)
-            item = torch.cat([positive, batch.negative], 1) if negatives else positive
-            found = scores_and_squares(self.user_vectors, self.item_vectors, batch.user, item, by_rows=self.by_rows)
+            rows = batch.user, batch.positive, batch.negative
+            found = bpr_and_half_squares(self.user_vectors, self.item_vectors, *rows, by_rows=self.by_rows)
             self._batch = batch, found
         return self._batch[1]
 
@@ -159,22 +157,18 @@ class Recommender(nn.Module, ABC):
         return any(True for _ in self.parameters())
 
 
-def own_loss(kind: str, scorer: Scorer, batch: Batch, score: Tensor | None = None) -> Tensor:
+def own_loss(kind: str, scorer: InnerProductScorer, batch: Batch) -> Tensor:
     """The base loss of a model.
 
     `bpr`: each row's positive above its drawn negatives. `softmax`: cross-entropy of each row's positive against the
     whole catalogue; the log-sum-exp is taken once per distinct user of the batch.
 
     Shapes:
-        score: of the positives and (for bpr) negatives [B, M], where they are known. Returns: scalar, nats per row
-        (softmax) or per pair (bpr).
+        Returns: scalar, nats per row (softmax) or per pair (bpr).
     """
-    positive = batch.positive.unsqueeze(1)
-    if score is None:
-        item = torch.cat([positive, batch.negative], 1) if kind == "bpr" else positive
-        score = scorer.pair_scores(batch.user, item)
     if kind == "bpr":
-        return bpr(score[:, 0], score[:, 1:])
+        return scorer.bpr(batch)[0]
+    score = scorer.pair_scores(batch.user, batch.positive.unsqueeze(1))
     user, weight = distinct(batch.user, per_row=True)
     mass = scorer.catalogue_loss(user, lambda mass, rows: (weight[rows] * mass).sum())
     return mass - score.mean()
@@ -183,18 +177,19 @@ def own_loss(kind: str, scorer: Scorer, batch: Batch, score: Tensor | None = Non
 LOSSES = ("bpr", "softmax")
 
 
-def row_penalty(kind: str, users: Tensor, items: Tensor, batch: Batch) -> Tensor:
+def row_penalty(kind: str, users: Tensor, items: Tensor, batch: Batch, *, by_rows: bool = False) -> Tensor:
     """Half the squared norms of a batch's user, positive and (for bpr) negative rows, a mean over the batch.
 
     Shapes:
-        users: [U, d] table. items: [I, d] table. Returns: scalar.
+        users: [U, d] table. items: [I, d] table. Returns: scalar. `by_rows`: with sparse gradients.
     """
     item, weight = batch.positive, None
     if kind == "bpr":
         item = torch.cat([item, batch.negative.flatten()])
         weight = torch.ones(len(item), 1, device=item.device)
         weight[len(batch.positive) :] = 1 / batch.negative.shape[1]
-    return (half_squares(users, batch.user) + half_squares(items, item, weight)) / len(batch.user)
+    total = half_squares(users, batch.user, by_rows=by_rows) + half_squares(items, item, weight, by_rows=by_rows)
+    return total / len(batch.user)
 
 
 def normal_table(rows: int, dim: int, std: float, generator: torch.Generator) -> nn.Parameter:

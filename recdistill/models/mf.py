@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recdistill.errors import require
-from recdistill.models.base import LOSSES, InnerProductScorer, Recommender, normal_table, own_loss
+from recdistill.models.base import LOSSES, InnerProductScorer, Recommender, normal_table, own_loss, row_penalty
 from recdistill.types import Batch, Interactions
 
 
@@ -45,13 +45,10 @@ class MF(Recommender):
 
     def loss(self, scorer: InnerProductScorer, batch: Batch) -> Tensor:  # type: ignore[override]  # its own scorer
         """BPR or softmax."""
-        score, _, _ = scorer.of_batch(batch, negatives=self.loss_kind == "bpr")
-        return own_loss(self.loss_kind, scorer, batch, score)
+        return own_loss(self.loss_kind, scorer, batch)
 
     def penalty(self, scorer: InnerProductScorer, batch: Batch) -> Tensor:  # type: ignore[override]  # its own scorer
         """Squared norms of the rows of a batch; a row's negatives count as one item together."""
-        _, users, items = scorer.of_batch(batch, negatives=self.loss_kind == "bpr")
-        total = users.sum() + items[:, 0].sum()
-        if items.shape[1] > 1:
-            total = total + items[:, 1:].sum() / (items.shape[1] - 1)
-        return total / (2 * len(users))
+        if self.loss_kind == "bpr":
+            return scorer.bpr(batch)[1]
+        return row_penalty(self.loss_kind, self.user_table, self.item_table, batch, by_rows=self.by_rows)

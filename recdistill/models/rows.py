@@ -1,7 +1,8 @@
 """Functions of table rows with their gradients written out: what every training step spends its time on.
 
-Autograd's own look-up keeps every gathered row for the backward pass. Here rows are gathered again, in blocks that fit
-a CPU's cache, and their gradients are added to the table's where they are made.
+Autograd's own look-up keeps every gathered row for the backward pass. Here the rows of a distiller's many items are
+gathered again, in blocks that fit a CPU's cache; those of a BPR step, which are few, are kept. Gradients are added to
+the table's where they are made.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-FEW = 8
+from recdistill.losses import bpr
+
+FEW = 8  # rows from which on a batched product is faster than a pass for each
 BLOCK_BYTES = 1 << 19  # of gathered rows on the CPU, half of a usual second-level cache
 
 
@@ -27,107 +30,144 @@ def pair_scores(users: Tensor, items: Tensor, user: Tensor, item: Tensor, *, by_
         of_user = nn.functional.embedding(user, users, sparse=True)
         of_item = nn.functional.embedding(item, items, sparse=True)
         return (of_item * of_user.unsqueeze(1)).sum(2)
-    score: Tensor = _PairScores.apply(users, items, user, item, False)  # type: ignore[no-untyped-call]  # torch's apply has no types
+    score: Tensor = _PairScores.apply(users, items, user, item)  # type: ignore[no-untyped-call]  # torch's apply has no types
     return score
 
 
-def scores_and_squares(
-    users: Tensor, items: Tensor, user: Tensor, item: Tensor, *, by_rows: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`pair_scores` with the squared norms of the rows, from one look-up and with one gradient per table.
+def bpr_and_half_squares(
+    users: Tensor, items: Tensor, user: Tensor, positive: Tensor, negative: Tensor, *, by_rows: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The two terms of a BPR step as one node of autograd's graph: the loss, and what weight decay scales.
+
+    The loss is `recdistill.losses.bpr`, whose slope towards a negative's score is sigmoid(gap) / (B N). The other is
+    half the squared norms of the rows, a mean over the batch; a row's negatives count as one together.
 
     Shapes:
-        As `pair_scores`. Returns: scores [B, M], squared norms of the user rows [B] and of the item rows [B, M].
+        users: [U, d]. items: [I, d]. user, positive: [B]. negative: [B, N]. Returns: two scalars. The gradients are
+        dense, or sparse with `by_rows` (both tables are then parameters).
     """
-    if by_rows:
-        of_user = nn.functional.embedding(user, users, sparse=True)
-        of_item = nn.functional.embedding(item, items, sparse=True)
-        score = (of_item * of_user.unsqueeze(1)).sum(2)
-        return score, of_user.square().sum(1), of_item.square().sum(2)
-    found: tuple[Tensor, Tensor, Tensor] = _PairScores.apply(users, items, user, item, True)  # type: ignore[no-untyped-call]  # as above
+    found: tuple[Tensor, Tensor] = _BPR.apply(users, items, user, positive, negative, by_rows)  # type: ignore[no-untyped-call]  # as above
     return found
 
 
-def half_squares(table: Tensor, row: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Half the (weighted) sum of the squared norms of some rows, with a dense gradient.
+def half_squares(table: Tensor, row: Tensor, weight: Tensor | None = None, *, by_rows: bool = False) -> Tensor:
+    """Half the (weighted) sum of the squared norms of some rows.
 
     Shapes:
-        table: [n, d]. row: [m]. weight: [m, 1] or None for ones. Returns: scalar.
+        table: [n, d]. row: [m]. weight: [m, 1] or None for ones. Returns: scalar. The gradient is dense, or sparse with
+        `by_rows` (the table is then a parameter).
     """
-    total: Tensor = _HalfSquares.apply(table, row, weight)  # type: ignore[no-untyped-call]  # torch's apply has no types
+    total: Tensor = _HalfSquares.apply(table, row, weight, by_rows)  # type: ignore[no-untyped-call]  # as above
     return total
 
 
 class _PairScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, users: Tensor, items: Tensor, user: Tensor, item: Tensor, squares: bool) -> Any:
+    def forward(ctx: Any, users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
         ctx.save_for_backward(users, items, user, item)
-        ctx.set_materialize_grads(False)
-        parts = []
-        for of, some in _blocks(users, user, item):
-            of_user, of_item = users.index_select(0, of), _gathered(items, some)
-            score = torch.bmm(of_item, of_user.unsqueeze(2)).squeeze(2)
-            parts.append(
-                (score, torch.linalg.vecdot(of_user, of_user), torch.linalg.vecdot(of_item, of_item))
-                if squares
-                else (score,)
-            )
-        outputs = parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
-        return outputs if squares else outputs[0]
+        parts = [
+            torch.bmm(_gathered(items, some), users.index_select(0, of).unsqueeze(2)).squeeze(2)
+            for of, some in _blocks(users, item.shape[1], user, item)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *pulls: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
         users, items, user, item = ctx.saved_tensors
         to_users = torch.zeros_like(users) if ctx.needs_input_grad[0] else None
         to_items = torch.zeros_like(items) if ctx.needs_input_grad[1] else None
-        pull, user_pull, item_pull = (*pulls, None, None)[:3]
-        first = 0
-        for of, some in _blocks(users, user, item):
-            part = slice(first, first + len(of))
-            first += len(of)
-            of_user = users.index_select(0, of)
-            of_item = _gathered(items, some)
-            slope = of_item.new_zeros(some.shape) if pull is None else pull[part]
+        for of, some, slope in _blocks(users, item.shape[1], user, item, pull):
             if to_users is not None:
-                if some.shape[1] > FEW:
-                    rows = torch.bmm(slope.unsqueeze(1), of_item).squeeze(1)
-                else:  # two to three times faster than a product of so small matrices
-                    rows = (slope.unsqueeze(2) * of_item).sum(1)
-                if user_pull is not None:
-                    rows.addcmul_(of_user, user_pull[part].unsqueeze(1), value=2)
-                to_users.index_add_(0, of, rows)
+                to_users.index_add_(0, of, _mixed(slope, _gathered(items, some)))
             if to_items is not None:
-                rows = slope.unsqueeze(2) * of_user.unsqueeze(1)
-                if item_pull is not None:
-                    rows.addcmul_(of_item, item_pull[part].unsqueeze(2), value=2)
+                rows = slope.unsqueeze(2) * users.index_select(0, of).unsqueeze(1)
                 to_items.index_add_(0, some.flatten(), rows.flatten(0, 1))
-        return to_users, to_items, None, None, None
+        return to_users, to_items, None, None
+
+
+class _BPR(torch.autograd.Function):
+    # On usual tables an operation's overhead is as large as its arithmetic: what counts here is how few there are.
+    @staticmethod
+    def forward(
+        ctx: Any, users: Tensor, items: Tensor, user: Tensor, positive: Tensor, negative: Tensor, by_rows: bool
+    ) -> tuple[Tensor, Tensor]:
+        of_user, of_positive = users.index_select(0, user), items.index_select(0, positive)
+        of_negative = _gathered(items, negative)
+        apart = of_negative - of_positive.unsqueeze(1)
+        gap = torch.linalg.vecdot(apart, of_user.unsqueeze(1))
+        ctx.save_for_backward(users, items, user, positive, negative, of_user, of_positive, of_negative, apart, gap)
+        ctx.by_rows = by_rows
+        squares = _square(of_user) + _square(of_positive) + _square(of_negative) / negative.shape[1]
+        return bpr(gap), squares / (2 * len(user))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_loss: Tensor, to_squares: Tensor) -> tuple[Tensor | None, ...]:
+        users, items, user, positive, negative, of_user, of_positive, of_negative, apart, gap = ctx.saved_tensors
+        slope = gap.sigmoid().mul_(to_loss / gap.numel())
+        share = to_squares / len(user)
+        to_users = to_items = None
+        if ctx.needs_input_grad[0]:
+            rows = _mixed(slope, apart).addcmul_(of_user, share)
+            to_users = _gradient(users, (user, rows), by_rows=ctx.by_rows)
+        if ctx.needs_input_grad[1]:
+            high = (of_positive * share).addcmul_(of_user, slope.sum(1, keepdim=True), value=-1)
+            low = slope.unsqueeze(2) * of_user.unsqueeze(1)
+            low = low.addcmul_(of_negative, share / negative.shape[1]).flatten(0, 1)
+            to_items = _gradient(items, (positive, high), (negative.flatten(), low), by_rows=ctx.by_rows)
+        return to_users, to_items, None, None, None, None
 
 
 class _HalfSquares(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, row: Tensor, weight: Tensor | None) -> Tensor:
+    def forward(ctx: Any, table: Tensor, row: Tensor, weight: Tensor | None, by_rows: bool) -> Tensor:
         rows = table.index_select(0, row)
         weighted = rows if weight is None else rows * weight
-        ctx.save_for_backward(weighted, row)
-        ctx.n_rows = len(table)
+        ctx.save_for_backward(table, weighted, row)
+        ctx.by_rows = by_rows
         return torch.dot(rows.flatten(), weighted.flatten()) / 2
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
-        weighted, row = ctx.saved_tensors
-        gradient = weighted.new_zeros(ctx.n_rows, weighted.shape[1])
-        return gradient.index_add_(0, row, weighted * pull), None, None
+        table, weighted, row = ctx.saved_tensors
+        return _gradient(table, (row, weighted * pull), by_rows=ctx.by_rows), None, None, None
 
 
-def _blocks(table: Tensor, user: Tensor, item: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Users and their items, in blocks whose gathered item rows fit the cache; elsewhere than on the CPU at once."""
-    row_bytes = max(1, item.shape[1] * table.shape[1] * table.element_size())
-    size = max(1, BLOCK_BYTES // row_bytes) if table.device.type == "cpu" else max(1, len(user))
-    return list(zip(torch.split(user, size), torch.split(item, size), strict=True))
+def _gradient(table: Tensor, *parts: tuple[Tensor, Tensor], by_rows: bool) -> Tensor:
+    """The gradient [n, d] of a table from those [m, d] of rows [m], which may repeat: dense, or sparse with repeats."""
+    if by_rows:
+        row, value = (torch.cat(column) for column in zip(*parts, strict=True))
+        return torch.sparse_coo_tensor(row.unsqueeze(0), value, table.shape, check_invariants=False)
+    gradient = torch.zeros_like(table)
+    for row, value in parts:
+        gradient.index_add_(0, row, value)
+    return gradient
+
+
+def _blocks(table: Tensor, width: int, *columns: Tensor) -> list[tuple[Tensor, ...]]:
+    """The rows of a batch in blocks whose gathered item rows, `width` for each, fit the cache; off the CPU at once."""
+    row_bytes = max(1, width * table.shape[1] * table.element_size())
+    size = max(1, BLOCK_BYTES // row_bytes) if table.device.type == "cpu" else max(1, len(columns[0]))
+    return list(zip(*(torch.split(column, size) for column in columns), strict=True))
 
 
 def _gathered(table: Tensor, item: Tensor) -> Tensor:
     return table.index_select(0, item.reshape(-1)).view(*item.shape, table.shape[1])
+
+
+def _mixed(weight: Tensor, rows: Tensor) -> Tensor:
+    """sum_m weight_m rows_m: [B, M] and [B, M, d] to [B, d]."""
+    if not 0 < rows.shape[1] < FEW:
+        return torch.bmm(weight.unsqueeze(1), rows).squeeze(1)
+    # Faster than a product of so small matrices, by two to ten times, and than a sum over the middle dimension.
+    (first, share), *rest = zip(rows.unbind(1), weight.unsqueeze(2).unbind(1), strict=True)
+    total = first * share
+    for row, share in rest:
+        total.addcmul_(row, share)
+    return total
+
+
+def _square(rows: Tensor) -> Tensor:
+    return torch.dot(rows.flatten(), rows.flatten())

@@ -137,7 +137,9 @@ def train_step(objective: Objective, optimizer: torch.optim.Optimizer, batch: An
     """One update; returns the terms' names and their detached values [n_terms]. Waits for no device."""
     terms = objective(batch)
     values = torch.stack(list(terms.values()))
-    optimizer.zero_grad(set_to_none=True)
+    for group in optimizer.param_groups:  # the optimizer's own zero_grad opens a profiler scope, 5 % of a small step
+        for parameter in group["params"]:
+            parameter.grad = None
     values.sum().backward()  # type: ignore[no-untyped-call]  # torch's has no types
     optimizer.step()
     return list(terms), values.detach()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from recdistill.models import rows
-from recdistill.models.rows import half_squares, pair_scores, scores_and_squares
+from recdistill.models.rows import bpr_and_half_squares, half_squares, pair_scores
 
 
 def tables() -> tuple[Tensor, Tensor]:
@@ -43,37 +43,93 @@ def test_a_table_that_needs_no_gradient_gets_none() -> None:
     assert items.grad is not None
 
 
-@pytest.mark.parametrize("block", [1, 1 << 19])
-@pytest.mark.parametrize("by_rows", [False, True])
-@pytest.mark.parametrize("used", [(1, 1, 1), (1, 0, 0), (0, 1, 1), (1, 0, 1), (0, 1, 0)])
-def test_scores_and_squares_come_from_one_look_up_with_the_gradients_of_plain_ones(
-    block: int, by_rows: bool, used: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rows, "BLOCK_BYTES", block)
+@pytest.mark.parametrize("few", [0, 1, 7, 8, 9])
+def test_the_gradient_of_users_is_the_same_with_few_and_with_many_items(few: int) -> None:
     users, items = tables()
-    of_user, of_item = nn.functional.embedding(USER, users), nn.functional.embedding(ITEM, items)
-    plain = (of_item * of_user.unsqueeze(1)).sum(2), of_user.square().sum(1), of_item.square().sum(2)
-    found = scores_and_squares(users, items, USER, ITEM, by_rows=by_rows)
-    draws = torch.Generator().manual_seed(2)
-    pulls = [torch.randn(value.shape, generator=draws, dtype=torch.float64) for value in plain]
-    totals = []
-    for values in (found, plain):
-        totals.append(sum((value * pull).sum() for value, pull, use in zip(values, pulls, used, strict=True) if use))
-    for one, other in zip(found, plain, strict=True):
-        torch.testing.assert_close(one, other)
-    gradients = [torch.autograd.grad(total, (users, items), allow_unused=True) for total in totals]
-    for one, other, table in zip(*gradients, (users, items), strict=True):
-        zero = torch.zeros_like(table)  # what a table that was not used has for a gradient
-        torch.testing.assert_close(zero if one is None else one.to_dense(), zero if other is None else other)
+    item = torch.randint(7, (5, few), generator=torch.Generator().manual_seed(3))
+    (found,) = torch.autograd.grad(pair_scores(users, items, USER, item).square().sum(), users)
+    plain = (nn.functional.embedding(USER, users).unsqueeze(1) * nn.functional.embedding(item, items)).sum(2)
+    (expected,) = torch.autograd.grad(plain.square().sum(), users)
+    torch.testing.assert_close(found, expected)
+
+
+def plain_bpr(users: Tensor, items: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss and half the mean squared norms, term by term, by autograd's own look-ups."""
+    losses, squares = [], []
+    for row, user in enumerate(USER):
+        of_user, positive = users[user], items[POSITIVE[row]]
+        squares += [of_user.square().sum(), positive.square().sum()]
+        for bad in negative[row]:
+            losses.append(-torch.log(torch.sigmoid(of_user @ positive - of_user @ items[bad])))
+            squares.append(items[bad].square().sum() / negative.shape[1])
+    return torch.stack(losses).mean(), torch.stack(squares).sum() / (2 * len(USER))
+
+
+POSITIVE = torch.tensor([4, 6, 6, 1, 4])
+
+
+@pytest.mark.parametrize("negatives", [1, 2, 9])
+@pytest.mark.parametrize("by_rows", [False, True])
+@pytest.mark.parametrize("weights", [(1.0, 0.01), (1.0, 0.0), (0.0, 2.0)])
+def test_a_bpr_step_has_the_values_and_gradients_of_plain_look_ups(
+    negatives: int, by_rows: bool, weights: tuple[float, float]
+) -> None:
+    users, items = tables()
+    negative = torch.randint(7, (5, negatives), generator=torch.Generator().manual_seed(2))
+    found = bpr_and_half_squares(users, items, USER, POSITIVE, negative, by_rows=by_rows)
+    expected = plain_bpr(users, items, negative)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    gradients = []
+    for terms in (found, expected):
+        total = torch.stack([weight * term for weight, term in zip(weights, terms, strict=True) if weight]).sum()
+        gradients.append(torch.autograd.grad(total, (users, items)))
+    for one, other in zip(*gradients, strict=True):
+        assert one.is_sparse is by_rows
+        torch.testing.assert_close(one.to_dense(), other, rtol=1e-10, atol=1e-12)
+
+
+def test_a_bpr_step_in_float32_has_the_gradients_of_float64_to_a_millionth() -> None:
+    made = torch.Generator().manual_seed(0)
+    users, items = (torch.randn(n, 64, generator=made, dtype=torch.float64) * 0.3 for n in (40, 50))
+    user, positive = torch.randint(40, (300,), generator=made), torch.randint(50, (300,), generator=made)
+    negative = torch.randint(50, (300, 1), generator=made)
+    exact = [table.clone().requires_grad_() for table in (users, items)]
+    of_user, of_positive, of_negative = exact[0][user], exact[1][positive], exact[1][negative[:, 0]]
+    loss = -nn.functional.logsigmoid((of_user * of_positive).sum(1) - (of_user * of_negative).sum(1)).mean()
+    squares = (of_user.square() + of_positive.square() + of_negative.square()).sum() / (2 * len(user))
+    expected = torch.autograd.grad(loss + 0.001 * squares, exact)
+    single = [table.float().requires_grad_() for table in (users, items)]
+    base, penalty = bpr_and_half_squares(*single, user, positive, negative)
+    for one, other in zip(torch.autograd.grad(base + 0.001 * penalty, single), expected, strict=True):
+        assert (one.double() - other).norm() <= 1e-6 * other.norm()
+
+
+def test_a_bpr_step_gives_a_table_that_needs_no_gradient_none() -> None:
+    for frozen in (0, 1):
+        both = tables()
+        both[frozen].requires_grad_(False)
+        bpr_and_half_squares(*both, USER, POSITIVE, ITEM)[0].backward()
+        assert both[frozen].grad is None
+        assert both[1 - frozen].grad is not None
+
+
+def test_a_bpr_step_on_vectors_made_of_parameters_hands_its_gradient_on() -> None:
+    users, items = tables()
+    base, penalty = bpr_and_half_squares(2 * users, 2 * items, USER, POSITIVE, ITEM)
+    expected = plain_bpr(2 * users, 2 * items, ITEM)
+    found = torch.autograd.grad(base + penalty, (users, items))
+    torch.testing.assert_close(found, torch.autograd.grad(sum(expected), (users, items)))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_half_squares_count_every_row_as_often_as_it_is_named(weighted: bool) -> None:
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_half_squares_count_every_row_as_often_as_it_is_named(weighted: bool, by_rows: bool) -> None:
     table, _ = tables()
     weight = torch.tensor([1.0, 0.5, 2.0, 1.0, 0.0], dtype=torch.float64).unsqueeze(1)
-    total = half_squares(table, USER, weight if weighted else None)
+    total = half_squares(table, USER, weight if weighted else None, by_rows=by_rows)
     picked = nn.functional.embedding(USER, table)
     plain = (picked.square() * (weight if weighted else 1)).sum() / 2
     torch.testing.assert_close(total, plain)
     (found,), (expected,) = torch.autograd.grad(3 * total, table), torch.autograd.grad(3 * plain, table)
-    torch.testing.assert_close(found, expected)
+    assert found.is_sparse is by_rows
+    torch.testing.assert_close(found.to_dense(), expected)
