@@ -8,9 +8,7 @@ from torch import Tensor
 from recdistill.types import Interactions
 
 BITSET_BYTES = 1 << 28  # up to here a bit per (user, item) is kept
-FOLDED_BYTES = (
-    8  # of a folded bitset per pair, rounded down to a power of two: 1 to 2 draws in 64 meet a set bit in vain
-)
+FOLDED_BYTES = 8  # of a folded bitset per pair, rounded down to a power of two: some 2 % of its bits are set
 BLOCK = 1 << 15  # draws at a time on the CPU, whose intermediate values then stay in its cache
 
 
@@ -181,10 +179,13 @@ class SeenItems:
             return user.new_empty(0), user.new_empty(0)
         if static is None:
             static = user.device.type != "cpu"
-        size = int(end[-1]) if not static else int(self._most[min(n_rows, len(self._most)) - 1])
+        first = self.start.index_select(0, user) - (end - degree)  # where a row's pairs lie, less where they go
+        if not static:
+            row = torch.repeat_interleave(torch.arange(n_rows, device=user.device), degree)
+            position = first.index_select(0, row).add_(torch.arange(len(row), device=user.device))
+            return row, self.item.index_select(0, position)
+        size = int(self._most[min(n_rows, len(self._most)) - 1])
         place = torch.arange(size, device=user.device)
         row = torch.searchsorted(end, place, right=True)
-        inside = row.clamp(max=n_rows - 1)
-        before = (end - degree)[inside]
-        position = (self.start[user[inside]] + place - before).clamp(max=n_pairs - 1)
+        position = (first[row.clamp(max=n_rows - 1)] + place).clamp(max=n_pairs - 1)
         return row, self.item[position]
