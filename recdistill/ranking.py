@@ -16,7 +16,7 @@ from recdistill.types import Interactions, TopK
 
 CHUNK_BYTES = 1 << 22  # of scores: they stay in the cache between the product and the selection
 CHUNK_ROWS = 64  # and at least so many users: a product of fewer rows reads the items' table for too little
-FOLD = 16
+FOLD = 8  # columns to a maximum; a row is folded while it has FOLD^2 columns or more for each of the k
 
 
 @dataclass(frozen=True)
@@ -75,62 +75,89 @@ def select_top(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
         score: [B, I] float32. Returns: column [B, k] int64 and score [B, k], both best first.
     """
     k = min(k, score.shape[1])
-    if score.device.type != "cpu":
-        column = _exact_top(score, k)
-        return column, score.gather(1, column)
-    value, column = _some_top(score, min(k + 1, score.shape[1]))
-    equal = value[:, 1:] == value[:, :-1]
-    if column.shape[1] > k:
-        # Which of several equal items at the border come along is not specified: those rows are redone.
-        tied = equal[:, k - 1].nonzero().squeeze(1)
-        if len(tied):
-            column[tied, :k] = _exact_top(score[tied], k)
-            value[tied, :k] = score[tied].gather(1, column[tied, :k])
-    tied = equal[:, : k - 1].any(1).nonzero().squeeze(1)
-    if len(tied):
-        # Among the k, order by score and then by column: two stable sorts.
-        listed, best = column[tied, :k], value[tied, :k]
-        by_column = listed.argsort(dim=1)
-        listed, best = listed.gather(1, by_column), best.gather(1, by_column)
-        by_score = best.argsort(dim=1, descending=True, stable=True)
-        column[tied, :k], value[tied, :k] = listed.gather(1, by_score), best.gather(1, by_score)
-    return column[:, :k], value[:, :k]
+    column = _top_of_rows(score, k) if score.device.type == "cpu" else _exact_top(score, k)
+    return column, score.gather(1, column)
 
 
-def _some_top(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best values of each row and columns that hold them, best first; which of equal columns is not specified.
+def _top_of_rows(score: Tensor, k: int) -> Tensor:
+    """[B, k] columns by (score falling, column rising) on the CPU, where only what can be among the k is sorted."""
+    values = score.contiguous().numpy()
+    n_rows, n_items = values.shape
+    row, column, unbound = _at_least_kth(values, k)
+    found = np.empty((n_rows, k), np.int64)
+    if len(row):
+        count = np.bincount(row, minlength=n_rows)
+        nth = np.arange(len(row)) - (count.cumsum() - count)[row]
+        falling = ~_in_order(torch.from_numpy(values.ravel().take(row * n_items + column))).long()
+        key = np.full((n_rows, count.max()), np.iinfo(np.int64).max)
+        key[row, nth] = (falling << 32).numpy() | column  # one integer in the order of the list
+        key.sort(axis=1)
+        found[:] = key[:, :k] & 0xFFFFFFFF
+    if len(unbound):
+        found[unbound] = _exact_top(score[torch.from_numpy(unbound)], k).numpy()
+    return torch.from_numpy(found)
 
-    A wide row is folded: the k best of the maxima over FOLD columns each tell where the k best values can be, since
-    every value elsewhere has k maxima at or above it.
+
+def _at_least_kth(score: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows (rising) and columns of all entries at or above a bound, so low that k entries of their row reach it.
+
+    A wide row is folded, and what it is folded to again: the k-th of the maxima over FOLD columns each is such a bound,
+    and what reaches it lies under maxima that reach it. So a score is read once, and few are looked at again.
+
+    Shapes:
+        score: [B, I] float32. Returns: row [n], column [n], and the rows without a bound, of which nothing is told:
+        more than 2k of their maxima (-inf where a user has few unseen items) reach it.
     """
-    n_rows, n_items = score.shape
-    if n_items < 12 * FOLD * k or score.dtype != torch.float32:
-        return score.topk(k, dim=1)
-    width = n_items // FOLD
-    whole = width * FOLD
-    peak = torch.unflatten(score[:, :whole], 1, (FOLD, width)).amax(1)
-    place = _places(peak, k)
-    column = (place.unsqueeze(2) + torch.arange(0, whole, width)).flatten(1)
-    column = torch.cat([column, torch.arange(whole, n_items).expand(n_rows, -1)], 1)
-    value = score.gather(1, column)
-    place = _places(value, k)
-    value, order = value.gather(1, place).sort(dim=1, descending=True)
-    return value, column.gather(1, place.gather(1, order))
+    folds = [score]
+    while folds[-1].shape[1] >= FOLD**2 * k:
+        folds.append(_folded(folds[-1]))
+    width = folds[-1].shape[1]
+    bound = np.partition(folds[-1], width - k, axis=1)[:, width - k]
+    place = np.flatnonzero(folds[-1] >= bound[:, None])
+    row = place // width
+    column = place - row * width
+    count = np.bincount(row, minlength=len(score))
+    unbound = (count < k) | (count > 2 * k)  # fewer: NaN
+    if unbound.any():
+        bounded = ~unbound[row]
+        row, column = row[bounded], column[bounded]
+    for fold in reversed(folds[:-1]):
+        n_columns = fold.shape[1]
+        width, rest = divmod(n_columns, FOLD)
+        if rest:  # behind the maxima stand the last columns themselves: FOLD - 1 of their FOLD places lie outside
+            column = np.where(column < width, column, column + n_columns - rest - width)
+        first = row * n_columns
+        place = (first + column)[:, None] + np.arange(0, FOLD * width, width)
+        reached = fold.ravel().take(place, mode="clip") >= bound[row][:, None]
+        if rest:
+            reached &= place < (first + n_columns)[:, None]
+        kept = np.flatnonzero(reached)
+        above = kept // FOLD
+        row, column = row[above], place.ravel()[kept] - first[above]
+    return row, column, unbound.nonzero()[0]
 
 
-def _places(value: Tensor, k: int) -> Tensor:
-    """[B, k] places of the k largest of each row, in any order; numpy selects twice as fast as torch."""
-    first = value.shape[1] - k
-    return torch.from_numpy(np.argpartition(value.numpy(), first, axis=1)[:, first:])
+def _folded(score: np.ndarray) -> np.ndarray:
+    """[B, I // FOLD + I % FOLD]: maxima over every (I // FOLD)-th column, then the last columns."""
+    n_rows, n_columns = score.shape
+    width, rest = divmod(n_columns, FOLD)
+    peak = np.empty((n_rows, width + rest), score.dtype)
+    score[:, : width * FOLD].reshape(n_rows, FOLD, width).max(1, out=peak[:, :width])
+    peak[:, width:] = score[:, width * FOLD :]
+    return peak
 
 
 def _exact_top(score: Tensor, k: int) -> Tensor:
     """[B, k] columns by (score falling, column rising), through one integer key per entry."""
-    bits = (score + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()  # integers in the order of the floats
     n_items = score.shape[1]
     column = torch.arange(n_items - 1, -1, -1, device=score.device)
-    return (ordered * n_items + column).topk(k, dim=1).indices
+    return (_in_order(score).long() * n_items + column).topk(k, dim=1).indices
+
+
+def _in_order(score: Tensor) -> Tensor:
+    """int32 in the order of the float32 scores."""
+    bits = (score + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 
 @for_ranking()

@@ -10,7 +10,7 @@ from torch import Tensor
 from recdistill.dataset.sampling import SeenItems
 from recdistill.models.base import InnerProductScorer, Scorer
 from recdistill.models.mostpop import MostPop
-from recdistill.ranking import leave_out, score_chunks, select_top, top_k, top_k_and_ranks
+from recdistill.ranking import FOLD, leave_out, score_chunks, select_top, top_k, top_k_and_ranks
 from recdistill.types import Interactions, TopK
 
 
@@ -93,7 +93,12 @@ def test_seen_items_are_never_recommended_even_where_they_score_best() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(width=st.integers(385, 700), levels=st.sampled_from([1, 20, 1000]), k=st.integers(1, 2), seed=st.integers(0, 99))
+@given(
+    width=st.integers(60, 600) | st.integers(4096, 4200),  # folded once, or twice for the best one
+    levels=st.sampled_from([1, 20, 1000]),
+    k=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
 def test_the_best_of_folded_wide_rows_are_those_of_a_full_sort(width: int, levels: int, k: int, seed: int) -> None:
     score, nothing = coarse(4, width, levels, seed), some_of(0.0, 4, width)
     column, value = select_top(score, k)
@@ -107,6 +112,16 @@ def test_folded_rows_with_fewer_scores_than_k_are_filled_with_minus_infinity() -
     column, value = select_top(score, 2)
     assert column[:, 0].tolist() == [999, 3]
     assert value.tolist() == [[1.0, -torch.inf], [2.0, -torch.inf]]
+
+
+def test_the_best_are_found_where_they_lie_under_one_maximum_or_among_the_last_columns() -> None:
+    score = torch.zeros(3, 1007) - torch.rand(3, 1007, generator=torch.Generator().manual_seed(0))
+    width = 1007 // FOLD
+    score[0, [5, 5 + width, 5 + 2 * width]] = torch.tensor([1.0, 3.0, 2.0])
+    score[1, [1006, 1000, 1002]] = torch.tensor([1.0, 3.0, 2.0])
+    score[2, [4, 1005, 4 + 3 * width]] = 1.0
+    column, _ = select_top(score, 3)
+    assert column.tolist() == [[5 + width, 5 + 2 * width, 5], [1000, 1002, 1006], [4, 4 + 3 * width, 1005]]
 
 
 def test_ties_at_the_border_of_the_list_go_to_the_lower_item() -> None:

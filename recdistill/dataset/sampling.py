@@ -8,6 +8,7 @@ from torch import Tensor
 from recdistill.types import Interactions
 
 BITSET_BYTES = 1 << 28  # up to here a bit per (user, item) is kept
+FOLDED_BYTES = 8  # of a folded bitset per pair, rounded down to a power of two: some 2 % of its bits are set
 BLOCK = 1 << 15  # draws at a time on the CPU, whose intermediate values then stay in its cache
 
 
@@ -22,8 +23,10 @@ class UnseenSampler:
     draw; elsewhere the fraction of x * I, which is uniform whatever the item, says which item outside the set is
     taken, by the gap map. So P(i) = 1 / I + (n / I) / (I - n) = 1 / (I - n) for each of the I - n items outside.
 
-    Whether an item is in the set is looked up in a bitset while that is small, else in the sorted pairs; both know
-    the same, so the draws depend on neither the memory nor the kind of device's shapes.
+    Whether an item is in the set is looked up in a bitset while that is small, else in the sorted pairs. On the CPU a
+    bitset that would be too large is folded: pairs share bits, so an unset bit still means outside the set, and the few
+    draws that meet a set bit are looked up in the pairs. All know the same, so the draws depend on neither the memory
+    nor the kind of device's shapes.
 
     Args:
         start: [U + 1] row pointers of the excluded items.
@@ -43,12 +46,21 @@ class UnseenSampler:
         self.key = user * n_items + (item - position)
         self.width = -(-n_items // 8)  # bytes of a user's row of bits
         self.bits: Tensor | None = None
-        self.pairs: Tensor | None = None
+        self.pairs: Tensor | None = None  # only where the bits do not tell
+        self.fold = -1  # what of a byte's address is kept: all
+        byte, bit = user * self.width + (item >> 3), item & 7
         if len(degree) * self.width <= bitset_bytes:
             self.bits = torch.zeros(len(degree) * self.width, dtype=torch.uint8, device=item.device)
-            self.bits.index_add_(0, user * self.width + (item >> 3), (1 << (item & 7)).to(torch.uint8))
-        else:
-            self.pairs = user * n_items + item
+            self.bits.index_add_(0, byte, (1 << bit).to(torch.uint8))
+            return
+        self.pairs = user * n_items + item
+        size = min(bitset_bytes, FOLDED_BYTES * len(item))
+        if size > 0 and item.device.type == "cpu":
+            self.fold = (1 << size.bit_length() - 1) - 1
+            self.bits = torch.zeros(self.fold + 1, dtype=torch.uint8)
+            for one in range(8):  # within one place of the bytes, pairs that share a bit write the same
+                place = byte[bit == one] & self.fold
+                self.bits[place] = self.bits[place] | (1 << one)
 
     def nth_unseen(self, user: Tensor, nth: Tensor) -> Tensor:
         """The `nth` (0-based) item outside a user's set.
@@ -64,15 +76,22 @@ class UnseenSampler:
         Shapes:
             user, item: [n] int64. Returns: [n] bool.
         """
-        if self.bits is not None:
-            byte = self.bits.index_select(0, user * self.width + (item >> 3))
-            return (byte >> (item & 7).to(torch.uint8) & 1).bool()
-        assert self.pairs is not None
+        if self.pairs is None:
+            return self._may_be_seen(user, item)
         if len(self.pairs) == 0:
             return torch.zeros_like(user, dtype=torch.bool)
         wanted = user * self.n_items + item
         place = torch.searchsorted(self.pairs, wanted).clamp_(max=len(self.pairs) - 1)
         return self.pairs.index_select(0, place) == wanted
+
+    def _may_be_seen(self, user: Tensor, item: Tensor) -> Tensor:
+        """[n] bool: true wherever `is_seen` is, and where folded bits cannot tell."""
+        if self.bits is None:
+            return self.is_seen(user, item)
+        byte = user * self.width + (item >> 3)
+        if self.pairs is not None:
+            byte &= self.fold
+        return (self.bits.index_select(0, byte) >> (item & 7).to(torch.uint8) & 1).bool()
 
     def draw(self, user: Tensor, generator: torch.Generator, *, static: bool | None = None) -> Tensor:
         """One uniform unseen item per entry of `user` (any shape); users without unseen items are not allowed.
@@ -93,10 +112,11 @@ class UnseenSampler:
     def _draw(self, user: Tensor, share: Tensor, *, static: bool) -> Tensor:
         place = share * self.n_items  # below n_items: the largest share is 1 - 2^-53
         item = place.long()
-        seen = self.is_seen(user, item)
         if static:
-            return torch.where(seen, self._other(user, place - item), item)
-        again = seen.nonzero().squeeze(1)
+            return torch.where(self.is_seen(user, item), self._other(user, place - item), item)
+        again = self._may_be_seen(user, item).nonzero().squeeze(1)
+        if self.pairs is not None:
+            again = again[self.is_seen(user[again], item[again])]
         fraction = (place - item).index_select(0, again)
         return item.index_copy_(0, again, self._other(user.index_select(0, again), fraction))
 
@@ -159,10 +179,13 @@ class SeenItems:
             return user.new_empty(0), user.new_empty(0)
         if static is None:
             static = user.device.type != "cpu"
-        size = int(end[-1]) if not static else int(self._most[min(n_rows, len(self._most)) - 1])
+        first = self.start.index_select(0, user) - (end - degree)  # where a row's pairs lie, less where they go
+        if not static:
+            row = torch.repeat_interleave(torch.arange(n_rows, device=user.device), degree)
+            position = first.index_select(0, row).add_(torch.arange(len(row), device=user.device))
+            return row, self.item.index_select(0, position)
+        size = int(self._most[min(n_rows, len(self._most)) - 1])
         place = torch.arange(size, device=user.device)
         row = torch.searchsorted(end, place, right=True)
-        inside = row.clamp(max=n_rows - 1)
-        before = (end - degree)[inside]
-        position = (self.start[user[inside]] + place - before).clamp(max=n_pairs - 1)
+        position = (first[row.clamp(max=n_rows - 1)] + place).clamp(max=n_pairs - 1)
         return row, self.item[position]

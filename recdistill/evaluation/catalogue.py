@@ -36,8 +36,12 @@ class Items:
 
     def strata(self) -> dict[str, Array]:
         """[I] bool of every item group, by the suffix of its keys: `group=0`, ..., `items=head`, ..."""
-        mass = {f"group={g}": self.group == g for g in range(int(self.group.max()) + 1)}
-        return mass | {f"items={name}": self.tail == n for n, name in enumerate(TAILS)}
+        return {name: place == n for names, place in self.splits() for n, name in enumerate(names)}
+
+    def splits(self) -> list[tuple[list[str], Array]]:
+        """Both splits into item groups: the suffixes of their keys, and the place of each item [I] among them."""
+        mass = [f"group={g}" for g in range(int(self.group.max()) + 1)]
+        return [(mass, self.group), ([f"items={name}" for name in TAILS], self.tail)]
 
     def shares(self, relevant: Array | None = None) -> dict[str, dict[str, float | None]]:
         """Of every item group: how many `items`, and its shares of `train` interactions and of `relevant` items [m]."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Ranked:
     relevant: Array
     rank: Array | None
 
-    @property
+    @cached_property
     def n_relevant(self) -> Array:
         """[n] held-out items of each user."""
         return np.bincount(self.row, minlength=len(self.user))
@@ -68,6 +69,7 @@ def measure(
     """
     overall: Values = {}
     per_user: dict[str, Array] = {}
+    relevant = [_per_group(split, ranked.row, ranked.relevant, len(ranked.user)) for split in items.splits()]
     for k in cutoffs:
         accuracy = {f"{name}@{k}": METRICS[name](ranked.hit[:, :k], ranked.n_relevant) for name in metrics}
         overall |= {name: float(value.mean()) for name, value in accuracy.items()}
@@ -75,7 +77,7 @@ def measure(
         per_user |= accuracy | {f"arp@{k}": recommended}
         overall |= lifts(f"poplift@{k}", recommended, users.profile[ranked.user], users, ranked.user)
         overall |= _of_lists(ranked, items, recommended, k)
-        overall |= _of_groups(ranked, items, k)
+        overall |= _of_groups(ranked, items, relevant, k)
     if ranked.rank is not None:
         overall["pru"] = bias.popularity_rank_correlation_by_user(
             items.popularity[ranked.relevant], ranked.row, ranked.rank
@@ -111,24 +113,37 @@ def _of_lists(ranked: Ranked, items: Items, recommended: Array, k: int) -> Value
     } | {f"exposure@{k}/{name}": bias.exposure(frequency, part) for name, part in items.strata().items()}
 
 
-def _of_groups(ranked: Ranked, items: Items, k: int) -> Values:
-    """Accuracy inside each item group: only its hits and relevant items count, at their places in the whole list."""
+def _of_groups(ranked: Ranked, items: Items, relevant: Sequence[Array], k: int) -> Values:
+    """Accuracy inside each item group: only its hits and relevant items count, at their places in the whole list.
+
+    Args:
+        ranked: the lists.
+        items: the catalogue.
+        relevant: per split of the catalogue [groups, n] relevant items of each user.
+        k: the cut-off.
+    """
     n = len(ranked.user)
     row, place = ranked.hit[:, :k].nonzero()
     item = ranked.item[row, place]
     discount = discounts(k)
+    best = discount.cumsum()
     found: Values = {}
-    for name, part in items.strata().items():
-        relevant = np.bincount(ranked.row[part[ranked.relevant]], minlength=n)
-        has, inside = relevant > 0, part[item]
-        hit = np.bincount(row[inside], minlength=n)
-        gain = np.bincount(row[inside], discount[place[inside]], minlength=n)
-        ideal = discount.cumsum()[np.minimum(relevant[has], k) - 1]
-        found |= {
-            f"recall@{k}/{name}": bias.group_recall(hit, relevant),
-            f"recall_micro@{k}/{name}": bias.group_recall_micro(hit, relevant),
-            f"recall_all_users@{k}/{name}": bias.group_recall_all_users(hit, relevant),
-            f"ndcg@{k}/{name}": bias.mean(gain[has] / ideal),
-            f"precision@{k}/{name}": float(hit.mean()) / k if has.any() else None,
-        }
+    for split, wanted in zip(items.splits(), relevant, strict=True):
+        hit_count, gains = _per_group(split, row, item, n), _per_group(split, row, item, n, discount[place])
+        for name, in_group, hit, gain in zip(split[0], wanted, hit_count, gains, strict=True):
+            has = in_group > 0
+            found |= {
+                f"recall@{k}/{name}": bias.group_recall(hit, in_group),
+                f"recall_micro@{k}/{name}": bias.group_recall_micro(hit, in_group),
+                f"recall_all_users@{k}/{name}": bias.group_recall_all_users(hit, in_group),
+                f"ndcg@{k}/{name}": bias.mean(gain[has] / best[np.minimum(in_group[has], k) - 1]),
+                f"precision@{k}/{name}": float(hit.mean()) / k if has.any() else None,
+            }
     return found
+
+
+def _per_group(split: tuple[list[str], Array], row: Array, item: Array, n: int, weight: Array | None = None) -> Array:
+    """[groups, n] how many entries (row, item) lie in each group of items, or the sum of their weights."""
+    names, group = split
+    first = np.arange(len(names)) * n
+    return np.bincount(first[group[item]] + row, weight, minlength=len(names) * n).reshape(len(names), n)

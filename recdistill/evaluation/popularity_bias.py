@@ -43,10 +43,11 @@ def popularity_lift(recommended: Array, base: Array) -> float | None:
         >>> round(popularity_lift(np.array([0.55, 0.7, 0.45]), np.array([0.7, 0.25, 0.45])), 6)
         0.214286
     """
-    both = ~np.isnan(recommended) & ~np.isnan(base)
-    if not both.any() or base[both].mean() == 0:
-        return None
-    return float(recommended[both].mean() / base[both].mean() - 1)
+    lacking = np.isnan(recommended) | np.isnan(base)
+    if lacking.any():
+        recommended, base = recommended[~lacking], base[~lacking]
+    expected = base.mean() if len(base) else 0
+    return None if expected == 0 else float(recommended.mean() / expected - 1)
 
 
 def frequencies(item: Array, length: Array, n_items: int) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from typing import ClassVar
 
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 from recdistill.errors import require
 from recdistill.models.base import LOSSES, InnerProductScorer, Recommender, Scorer, normal_table, own_loss, row_penalty
 from recdistill.types import Batch, Interactions
+
+HUGE_PAGE = 1 << 21  # bytes
 
 
 class LightGCN(Recommender):
@@ -46,10 +50,10 @@ class LightGCN(Recommender):
         item_start = count.new_zeros(len(count) + 1)
         item_start[1:] = count.cumsum(0)
         graph = {
-            "user_start": start,
-            "user_items": item,
-            "item_start": item_start,
-            "item_users": interactions.user[by_item],
+            "user_start": _narrow(start),
+            "user_items": _narrow(item),
+            "item_start": _narrow(item_start),
+            "item_users": _narrow(interactions.user[by_item]),
             "user_scale": start.diff().clamp(min=1).rsqrt().unsqueeze(1),
             "item_scale": count.clamp(min=1).rsqrt().unsqueeze(1),
         }
@@ -77,7 +81,9 @@ class LightGCN(Recommender):
 class _Propagate(torch.autograd.Function):
     """Mean of A^l E over layers 0..L. A is symmetric, so the backward pass is the same map applied to the gradient.
 
-    Horner's form `y <- A y + E`, L times, then `y / (L + 1)`, needs two buffers instead of L + 1 layers.
+    Horner's form `y <- A y + E`, L times, then `y / (L + 1)`. A crosses between users and items, so the users' vectors
+    come from one chain of halves (items, users, items, ...) and the items' from the other: a chain needs two buffers
+    for whatever L.
     """
 
     @staticmethod
@@ -94,17 +100,41 @@ class _Propagate(torch.autograd.Function):
 
 def _propagate(users: Tensor, items: Tensor, layers: int, graph: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     user_start, user_items, item_start, item_users, user_scale, item_scale = graph
-    user_layer, item_layer = users, items
-    for _ in range(layers):
-        user_layer, item_layer = (
-            torch.addcmul(users, user_scale, _bag_sum(item_scale * item_layer, user_items, user_start)),
-            torch.addcmul(items, item_scale, _bag_sum(user_scale * user_layer, item_users, item_start)),
-        )
     if layers == 0:  # autograd functions must not return their inputs
         return users.clone(), items.clone()
-    return user_layer / (layers + 1), item_layer / (layers + 1)
+    of_users = users, user_scale, user_items, user_start, _workspace(users)
+    of_items = items, item_scale, item_users, item_start, _workspace(items)
+    return _chain(of_users, of_items, layers), _chain(of_items, of_users, layers)
 
 
-def _bag_sum(table: Tensor, row: Tensor, start: Tensor) -> Tensor:
-    """[n, d]: for each bag, the sum of the table's rows in `row[start[k]:start[k + 1]]`."""
-    return nn.functional.embedding_bag(row, table, start, mode="sum", include_last_offset=True)
+def _chain(last: tuple[Tensor, ...], other: tuple[Tensor, ...], layers: int) -> Tensor:
+    """One side's mean of layers: its own vectors plus the sums over the other side's, which is one layer behind."""
+    sides = (other, last) if layers % 2 else (last, other)
+    own, scale, *_, source = sides[0]
+    torch.mul(own, scale, out=source)
+    for layer in range(1, layers + 1):
+        own, scale, row, start, target = sides[layer % 2]
+        near = nn.functional.embedding_bag(row, source, start, mode="sum", include_last_offset=True)
+        vectors = torch.addcmul(own, scale, near, out=near)
+        if layer < layers:
+            source = torch.mul(vectors, scale, out=target)
+    return vectors.div_(layers + 1)
+
+
+def _narrow(index: Tensor) -> Tensor:
+    """int32 where that holds the numbers: half the bytes to read per edge."""
+    return index.int() if len(index) == 0 or int(index.max()) < 2**31 else index
+
+
+def _workspace(like: Tensor) -> Tensor:
+    """An uninitialised tensor whose rows are read in random order, on huge pages where Linux grants them.
+
+    With pages of 4 KiB most rows of a large table are behind one more look-up, that of the page itself.
+    """
+    size = like.numel() * like.element_size()
+    if like.device.type != "cpu" or sys.platform != "linux" or size < HUGE_PAGE:
+        return torch.empty_like(like)
+    memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    start = -torch.frombuffer(memory, dtype=torch.uint8).data_ptr() % HUGE_PAGE
+    return torch.frombuffer(memory, dtype=like.dtype, count=like.numel(), offset=start).view(like.shape)

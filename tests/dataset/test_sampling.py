@@ -79,13 +79,26 @@ def test_the_draws_do_not_depend_on_a_bitset_or_on_static_shapes(sets: list[set[
     data = of(sets, 12)
     some = [user for user, items in enumerate(sets) if len(items) < 12]
     user = torch.tensor(some, dtype=torch.long).repeat_interleave(50).reshape(-1, 5)
-    with_bits, without = (UnseenSampler(*data.csr(), 12, bitset_bytes=size) for size in (1000, 0))
-    assert with_bits.bits is not None
+    exact, folded, without = (UnseenSampler(*data.csr(), 12, bitset_bytes=size) for size in (1000, 1, 0))
+    assert exact.bits is not None
+    assert folded.bits is None or len(folded.bits) == 1
     assert without.bits is None
-    drawn = with_bits.draw(user, seeded(seed))
-    for sampler in (with_bits, without):
+    drawn = exact.draw(user, seeded(seed))
+    for sampler in (exact, folded, without):
         for static in (False, True):
             assert sampler.draw(user, seeded(seed), static=static).equal(drawn)
+
+
+def test_an_unset_bit_of_a_folded_bitset_means_unseen_and_most_bits_are_unset() -> None:
+    draws = seeded(5)
+    sets = [set(torch.randint(1000, (10,), generator=draws).tolist()) for _ in range(200)]
+    sampler = UnseenSampler(*of(sets, 1000).csr(), 1000, bitset_bytes=1 << 14)
+    user, item = torch.arange(200).repeat_interleave(1000), torch.arange(1000).repeat(200)
+    marked, seen = sampler._may_be_seen(user, item), sampler.is_seen(user, item)
+    assert sampler.bits is not None
+    assert len(sampler.bits) == 1 << 13  # of 25,000 bytes: the power of two below 8 a pair
+    assert marked[seen].all()
+    assert seen.sum() < marked.sum() < 6 * seen.sum()
 
 
 def test_draws_do_not_depend_on_how_they_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +114,7 @@ def test_draws_do_not_depend_on_how_they_are_cut_into_blocks(monkeypatch: pytest
 def test_seen_is_what_is_in_the_sets(sets: list[set[int]]) -> None:
     user, item = torch.meshgrid(torch.arange(len(sets)), torch.arange(12), indexing="ij")
     expected = [[i in items for i in range(12)] for items in sets]
-    for size in (1000, 0):
+    for size in (1000, 4, 0):
         sampler = UnseenSampler(*of(sets, 12).csr(), 12, bitset_bytes=size)
         found = sampler.is_seen(user.flatten(), item.flatten())
         assert found.reshape(len(sets), 12).tolist() == expected

@@ -108,3 +108,12 @@ def test_without_layers_it_is_matrix_factorisation() -> None:
 
 def test_the_graph_is_not_part_of_the_weights() -> None:
     assert set(toys.model(LightGCN).state_dict()) == {"user_table", "item_table"}
+
+
+def test_tables_that_fill_pages_of_their_own_give_the_same_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toys.model(LightGCN, layers=3)
+    usual = model.scorer()
+    monkeypatch.setattr("recdistill.models.lightgcn.HUGE_PAGE", 64)
+    paged = model.scorer()
+    assert paged.user_vectors.equal(usual.user_vectors)
+    assert paged.item_vectors.equal(usual.item_vectors)
