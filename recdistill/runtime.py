@@ -57,6 +57,7 @@ class Matmul:
 
 
 _ranking_threads = 1  # of this process, as torch's own setting is
+fitting_rows: dict[int, int] = {}  # by items per row: what halving left of a chunk of ranking, since `start`
 
 
 def start(
@@ -75,6 +76,7 @@ def start(
         ConfigError: the device is unknown or absent.
     """
     global _ranking_threads
+    fitting_rows.clear()
     keep_freed_memory()
     torch.set_num_threads(threads)
     _ranking_threads = ranking_threads or threads
@@ -124,6 +126,12 @@ def for_ranking() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; on the CPU, and in CUDA's libraries, torch says it in words only."""
+    words = ("can't allocate memory", "std::bad_alloc", "STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def probe_matmul(device: torch.device) -> Matmul:

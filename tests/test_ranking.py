@@ -10,7 +10,7 @@ from torch import Tensor
 from recdistill.dataset.sampling import SeenItems
 from recdistill.models.base import InnerProductScorer, Scorer
 from recdistill.models.mostpop import MostPop
-from recdistill.ranking import leave_out, score_chunks, select_top, top_k, top_k_and_ranks
+from recdistill.ranking import by_chunk, leave_out, select_top, top_k, top_k_and_ranks
 from recdistill.types import Interactions, TopK
 
 
@@ -168,7 +168,7 @@ def test_every_chunk_has_one_shape_and_all_users_come_once() -> None:
 
     score = coarse(7, 5, 2)
     seen = some_of(0.4, 7, 5)
-    parts = list(score_chunks(Watching(score), SeenItems(seen), torch.arange(7), 5, 3))
+    parts = by_chunk(Watching(score), SeenItems(seen), torch.arange(7), 5, lambda *chunk: chunk, 3)
     assert asked == [3, 3, 3]
     assert torch.cat([part for part, _ in parts]).tolist() == list(range(7))
     assert torch.equal(torch.cat([part for _, part in parts]), score.masked_fill(mask(seen), -torch.inf))
