@@ -32,7 +32,7 @@ class World:
 
     def __init__(self, n_items: int) -> None:
         draws = torch.Generator().manual_seed(0)
-        users, items = (torch.randint(-1000, 1001, (rows, 4), generator=draws).float() for rows in (N_USERS, n_items))
+        users, items = (torch.empty(rows, 4).random_(-1000, 1001, generator=draws) for rows in (N_USERS, n_items))
         self.scorer, self.n_items = InnerProductScorer(users, items), n_items
         self.user = torch.arange(N_USERS)
         self.held_out = self._pairs(torch.randint(n_items // 2, (N_USERS, 3), generator=draws) * 2)
