@@ -126,7 +126,8 @@ class RunConfig:
         seed: of the student and the distiller.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         threads: threads of one operation.
-        ranking_threads: the same while whole catalogues are ranked (null: as `threads`).
+        ranking_threads: the same while whole catalogues are ranked (null: all cores of this process where a probe finds
+            them faster, else as `threads`; the results are the same, and the record says what was used).
         matmul: float32 products of training: `strict`, or `fast`, which permits reduced precision where a probe finds
             it faster and as exact. What is reported or stored is always computed strictly.
         skip_finished: whether a run whose config has a finished run under `paths.outputs` is skipped.

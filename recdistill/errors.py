@@ -55,6 +55,10 @@ class CacheError(RecDistillError):
     """Something under `outputs` cannot be read or written."""
 
 
+class OutOfMemory(RecDistillError):
+    """Memory does not hold the smallest piece of a computation."""
+
+
 class TrainingError(RecDistillError):
     """Training produced a loss that is not a finite number."""
 

@@ -10,7 +10,7 @@ from recdistill.build import Plan
 from recdistill.dataset.loading import load
 from recdistill.report.progress import say
 from recdistill.report.record import finished_runs
-from recdistill.runtime import start
+from recdistill.runtime import faster_ranking_threads, start
 from recdistill.store import ensure_folder
 
 
@@ -26,9 +26,8 @@ def run(plan: Plan, folder: Path, *, bars: bool = True) -> dict[str, Any]:
         What is in results.json.
     """
     config = plan.config
-    runtime = start(
-        config.device, config.threads, config.seed, ranking_threads=config.ranking_threads, matmul=config.matmul
-    )
+    ranking_threads = config.ranking_threads or faster_ranking_threads(config.device)
+    runtime = start(config.device, config.threads, config.seed, ranking_threads=ranking_threads, matmul=config.matmul)
     say(runtime.line())
     cache = ensure_folder(Path(config.paths.outputs) / "cache")
     clock = stages.Clock()

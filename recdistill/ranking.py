@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recdistill.dataset.sampling import SeenItems
+from recdistill.errors import OutOfMemory
 from recdistill.models.base import Scorer
-from recdistill.runtime import for_ranking
+from recdistill.runtime import fitting_rows, for_ranking, free_memory, is_out_of_memory
 from recdistill.types import Interactions, TopK
 
 CHUNK_BYTES = 1 << 22  # of scores: they stay in the cache between the product and the selection
 CHUNK_ROWS = 64  # and at least so many users: a product of fewer rows reads the items' table for too little
 FOLD = 8  # columns to a maximum; a row is folded while it has FOLD^2 columns or more for each of the k
+T = TypeVar("T")
+log = logging.getLogger("recdistill")
 
 
 @dataclass(frozen=True)
@@ -32,20 +37,57 @@ class HeldOutRanks:
     rank: Tensor
 
 
-def score_chunks(
-    scorer: Scorer, seen: SeenItems, user: Tensor, n_items: int, chunk: int | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (users of the chunk [B], their scores [B, I] with seen items at -inf); the scores may be overwritten.
+def by_chunk(
+    scorer: Scorer,
+    seen: SeenItems,
+    user: Tensor,
+    n_items: int,
+    work: Callable[[Tensor, Tensor], T],
+    chunk: int | None = None,
+) -> list[T]:
+    """What `work` makes of each chunk: its users [B] and their scores [B, I] with seen items at -inf.
 
     Every chunk has the same number of rows (the last is filled up with repeats and cut), since the last bits of a
-    product depend on its shape.
+    product depend on its shape. A chunk that memory does not hold is halved, for the rest of the run, and the same
+    users are done again, so `work` may overwrite the scores but must change nothing else.
+
+    Raises:
+        OutOfMemory: memory does not hold one user's scores.
     """
-    chunk = min(chunk or chunk_rows(n_items), max(len(user), 1))
-    for first in range(0, len(user), chunk):
-        part = user[first : first + chunk]
-        filled = part if len(part) == chunk else torch.cat([part, part[-1:].expand(chunk - len(part))])
-        score = scorer.all_scores(filled)[: len(part)].contiguous()
-        yield part, leave_out(score, *seen.flat(part))
+    wanted = min(chunk or chunk_rows(n_items), max(len(user), 1))
+    done: list[T] = []
+    first = 0
+    while first < len(user):
+        rows = min(wanted, fitting_rows.get(n_items, wanted))
+        part = user[first : first + rows]
+        try:
+            done.append(work(part, _unseen_scores(scorer, seen, part, rows)))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if rows == 1:
+                raise _too_large(n_items, user.device) from error
+        else:
+            first += rows
+            continue
+        fitting_rows[n_items] = rows // 2  # behind the handler: until then the error keeps the chunk's values
+        log.warning(f"memory does not hold {rows} users x {n_items:,} scores: chunks of {rows // 2} from here on")
+    return done
+
+
+def _unseen_scores(scorer: Scorer, seen: SeenItems, part: Tensor, rows: int) -> Tensor:
+    filled = part if len(part) == rows else torch.cat([part, part[-1:].expand(rows - len(part))])
+    return leave_out(scorer.all_scores(filled)[: len(part)].contiguous(), *seen.flat(part))
+
+
+def _too_large(n_items: int, device: torch.device) -> OutOfMemory:
+    size, free = 4 * n_items / 1e6, free_memory(device) / 1e6
+    return OutOfMemory(
+        f"the scores of one user for {n_items:,} items do not fit into the memory of {device}",
+        f"they take {size:,.1f} MB, their selection a few times that; {free:,.1f} MB are free",
+        "free memory there, raise a limit that is set for the process (ulimit -v), use device=cpu, or leave out rare"
+        " items (dataset.filter.item_min)",
+    )
 
 
 def chunk_rows(n_items: int) -> int:
@@ -175,12 +217,8 @@ def top_k(scorer: Scorer, seen: SeenItems, user: Tensor, n_items: int, k: int, c
     Returns:
         On the device of `user`; [n, min(k, I)].
     """
-    items, scores = [], []
-    for _, score in score_chunks(scorer, seen, user, n_items, chunk):
-        column, value = select_top(score, k)
-        items.append(column)
-        scores.append(value)
-    return _top(user, torch.cat(items), torch.cat(scores))
+    found = by_chunk(scorer, seen, user, n_items, lambda _, score: select_top(score, k), chunk)
+    return _top(user, *map(torch.cat, zip(*found, strict=True)))
 
 
 @for_ranking()
@@ -193,25 +231,41 @@ def top_k_and_ranks(
     """
     start, all_items = held_out.csr()
     degree = start.diff()
-    items, scores, users, targets, ranks = [], [], [], [], []
-    for part, score in score_chunks(scorer, seen, user, n_items):
-        column, value = select_top(score, k)
-        items.append(column)
-        scores.append(value)
+
+    def lists_and_ranks(part: Tensor, score: Tensor) -> tuple[Tensor, ...]:
+        lists = select_top(score, k)
         on_cpu = part.cpu()
         count = degree[on_cpu]
         row = torch.repeat_interleave(torch.arange(len(part)), count)
         place = torch.arange(len(row)) - (count.cumsum(0) - count)[row] + start[on_cpu][row]
         target = all_items[place]
-        users.append(on_cpu[row])
-        targets.append(target)
-        ranks.append(_ranks(score, row.to(score.device), target.to(score.device)).cpu())
-    found = HeldOutRanks(torch.cat(users), torch.cat(targets), torch.cat(ranks))
-    return _top(user, torch.cat(items), torch.cat(scores)), found
+        return *lists, on_cpu[row], target, _ranks(score, row.to(score.device), target.to(score.device)).cpu()
+
+    found = by_chunk(scorer, seen, user, n_items, lists_and_ranks)
+    items, scores, *held = map(torch.cat, zip(*found, strict=True))
+    return _top(user, items, scores), HeldOutRanks(*held)
 
 
 def _ranks(score: Tensor, row: Tensor, item: Tensor) -> Tensor:
-    """[n] ranks of (row, item) entries; in blocks, so that no more than one chunk of scores is copied."""
+    """[n] ranks of (row, item) entries."""
+    return (_ranks_one_by_one if score.device.type == "cpu" else _ranks_in_blocks)(score, row, item)
+
+
+def _ranks_one_by_one(score: Tensor, row: Tensor, item: Tensor) -> Tensor:
+    """On the CPU, where one pass over a row that lies in the cache is far cheaper than a copy of it.
+
+    Of equal items those before the own one are ahead of it: `>=` to its left, `>` to its right.
+    """
+    rows, ahead = score.numpy(), np.empty(len(row), np.int64)
+    for n, (own_row, column) in enumerate(zip(row.tolist(), item.tolist(), strict=True)):
+        line = rows[own_row]
+        own = line[column]
+        ahead[n] = np.count_nonzero(line[:column] >= own) + np.count_nonzero(line[column + 1 :] > own)
+    return torch.from_numpy(ahead + 1)
+
+
+def _ranks_in_blocks(score: Tensor, row: Tensor, item: Tensor) -> Tensor:
+    """On a device, in blocks, so that no more than one chunk of scores is copied."""
     ranks = []
     index = torch.arange(score.shape[1], device=score.device)
     own_score = score[row, item].unsqueeze(1)

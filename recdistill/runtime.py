@@ -57,6 +57,7 @@ class Matmul:
 
 
 _ranking_threads = 1  # of this process, as torch's own setting is
+fitting_rows: dict[int, int] = {}  # by items per row: what halving left of a chunk of ranking, since `start`
 
 
 def start(
@@ -75,6 +76,7 @@ def start(
         ConfigError: the device is unknown or absent.
     """
     global _ranking_threads
+    fitting_rows.clear()
     keep_freed_memory()
     torch.set_num_threads(threads)
     _ranking_threads = ranking_threads or threads
@@ -124,6 +126,36 @@ def for_ranking() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; on the CPU, and in CUDA's libraries, torch says it in words only."""
+    words = ("can't allocate memory", "std::bad_alloc", "STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def faster_ranking_threads(device: str) -> int | None:
+    """All cores of this process where they rank faster than one, else None: as in training.
+
+    A product of the shape of ranking (64 users x 64 x 20,000 items) is timed with either. How many threads share it
+    does not change its bits, so this decides on seconds alone.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores == 1 or device.partition(":")[0] == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return None
+    before = torch.get_num_threads()
+    left, right = (torch.randn(rows, 64, generator=generator(0, "probe")) for rows in (64, 20_000))
+    seconds: dict[int, list[float]] = {1: [], cores: []}
+    for _ in range(5):
+        for threads, taken in seconds.items():
+            torch.set_num_threads(threads)
+            taken.append(_seconds(left, right))
+    torch.set_num_threads(before)
+    one, all_of_them = (sorted(taken)[2] for taken in seconds.values())  # medians: on a busy machine the best is luck
+    return cores if one >= _WORTH_IT * all_of_them else None
+
+
+_WORTH_IT = 1.25  # of a product's speed-up: the rest of ranking gains less
 
 
 def probe_matmul(device: torch.device) -> Matmul:

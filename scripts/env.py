@@ -20,7 +20,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "recdistill.stamp"
-BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+
+
+def bin_folder(environment: Path) -> Path:
+    """Where an environment's programs lie."""
+    return environment / ("Scripts" if os.name == "nt" else "bin")
+
+
+BIN = bin_folder(VENV)
 
 
 def stamp() -> str:
@@ -43,13 +50,19 @@ def make(wanted: str) -> None:
     if sys.version_info < (3, 11):  # noqa: UP036  # this file also meets older Pythons
         sys.exit(f"recdistill needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
     print(f"setting up {VENV} (once; needs a few minutes and about 1.5 GB)", file=sys.stderr, flush=True)
+    install(VENV, [["-r", "requirements.lock"], ["--no-deps", "--no-build-isolation", "--editable", "."]])
+    STAMP.write_text(wanted)
+
+
+def install(environment: Path, steps: list[list[str]]) -> None:
+    """Make an environment from nothing; each step is what one call of pip installs."""
     base = outside()
-    if VENV.exists():
-        shutil.rmtree(VENV)
-    venv.create(VENV, with_pip=False, symlinks=os.name != "nt")
-    python = BIN / ("python.exe" if os.name == "nt" else "python")
+    if environment.exists():
+        shutil.rmtree(environment)
+    venv.create(environment, with_pip=False, symlinks=os.name != "nt")
+    python = bin_folder(environment) / ("python.exe" if os.name == "nt" else "python")
     pip = [base, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install", "--quiet"]
-    for arguments in (["-r", "requirements.lock"], ["--no-deps", "--no-build-isolation", "--editable", "."]):
+    for arguments in steps:
         done = subprocess.run([*pip, *arguments], cwd=ROOT, check=False, stdin=subprocess.DEVNULL, stdout=sys.stderr)
         if done.returncode != 0:
             sys.exit(
@@ -57,7 +70,6 @@ def make(wanted: str) -> None:
                 "Why: it needs pip 22.3 or newer and a package registry that it can reach; its own words are above\n"
                 "Fix: mend that and run the same command again, or install by hand: pip install -e ."
             )
-    STAMP.write_text(wanted)
 
 
 def main() -> None:

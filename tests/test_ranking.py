@@ -10,7 +10,16 @@ from torch import Tensor
 from recdistill.dataset.sampling import SeenItems
 from recdistill.models.base import InnerProductScorer, Scorer
 from recdistill.models.mostpop import MostPop
-from recdistill.ranking import FOLD, leave_out, score_chunks, select_top, top_k, top_k_and_ranks
+from recdistill.ranking import (
+    FOLD,
+    _ranks_in_blocks,
+    _ranks_one_by_one,
+    by_chunk,
+    leave_out,
+    select_top,
+    top_k,
+    top_k_and_ranks,
+)
 from recdistill.types import Interactions, TopK
 
 
@@ -183,7 +192,7 @@ def test_every_chunk_has_one_shape_and_all_users_come_once() -> None:
 
     score = coarse(7, 5, 2)
     seen = some_of(0.4, 7, 5)
-    parts = list(score_chunks(Watching(score), SeenItems(seen), torch.arange(7), 5, 3))
+    parts = by_chunk(Watching(score), SeenItems(seen), torch.arange(7), 5, lambda *chunk: chunk, 3)
     assert asked == [3, 3, 3]
     assert torch.cat([part for part, _ in parts]).tolist() == list(range(7))
     assert torch.equal(torch.cat([part for _, part in parts]), score.masked_fill(mask(seen), -torch.inf))
@@ -199,6 +208,13 @@ def test_ranking_one_user_leaves_the_counts_of_mostpop_as_they_were(chunk: int |
         assert lists_of(top)[0] == [2]
         assert model.scorer().all_scores(torch.tensor([1])).tolist() == [[2, 1, 0]]
     assert lists_of(top) == [[2], [1, 2]]
+
+
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_ranks_counted_row_by_row_are_those_counted_in_blocks(levels: int) -> None:
+    score = coarse(9, 70, levels).masked_fill(mask(some_of(0.2, 9, 70)), -torch.inf)
+    row, item = (score > -torch.inf).nonzero(as_tuple=True)
+    assert torch.equal(_ranks_one_by_one(score, row, item), _ranks_in_blocks(score, row, item))
 
 
 def test_ranks_of_held_out_items_equal_a_slow_count() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,9 +12,18 @@ from recdistill.distill.rrd import RRD
 from recdistill.errors import ConfigError
 from recdistill.models.base import InnerProductScorer
 from recdistill.ranking import top_k, top_k_and_ranks
-from recdistill.runtime import for_ranking, free_memory, generator, memory_line, peak_memory, start
+from recdistill.runtime import (
+    faster_ranking_threads,
+    for_ranking,
+    free_memory,
+    generator,
+    memory_line,
+    peak_memory,
+    start,
+)
 from recdistill.soft_labels.extract import Layout, extract
 from recdistill.training.trainer import resident_bytes
+from recdistill.types import Interactions
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +64,30 @@ def test_lists_are_ranked_and_extracted_with_the_settings_of_ranking() -> None:
     top_k_and_ranks(scorer, SeenItems(data), data, user, toys.N_ITEMS, 3)
     extract(scorer, SeenItems(data), user, Layout(toys.N_ITEMS, 3))
     assert seen == [2, 2, 2]
+
+
+def test_ranking_takes_one_thread_or_all_cores_and_leaves_the_threads_of_training_alone() -> None:
+    before = torch.get_num_threads()
+    assert faster_ranking_threads("cpu") in (None, len(os.sched_getaffinity(0)))
+    assert torch.get_num_threads() == before
+    assert faster_ranking_threads("cuda") is None  # there the host only waits
+
+
+@pytest.mark.parametrize("dim", [8, 64, 200])
+@pytest.mark.parametrize("n_items", [1_682, 20_000])
+def test_lists_ranks_and_soft_labels_are_the_same_bits_with_one_thread_and_with_two(n_items: int, dim: int) -> None:
+    draws = torch.Generator().manual_seed(0)
+    users, items = (torch.randn(rows, dim, generator=draws) for rows in (300, n_items))
+    user, scorer = torch.arange(300), InnerProductScorer(users, items)
+    held_out = Interactions(user, user * 2, 300, n_items)
+    seen = SeenItems(Interactions(user, user * 2 + 1, 300, n_items))
+    found = []
+    for threads in (1, 2):
+        start("cpu", 1, 0, ranking_threads=threads)
+        lists, ranks = top_k_and_ranks(scorer, seen, held_out, user, n_items, 20)
+        labels = extract(scorer, seen, user, Layout(n_items, 100))
+        found.append([lists.item, lists.score, ranks.rank, *map(torch.from_numpy, labels.values())])
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
 def test_a_fast_product_is_used_only_where_it_is_faster_and_as_exact() -> None:

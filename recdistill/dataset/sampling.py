@@ -12,12 +12,59 @@ FOLDED_BYTES = 8  # of a folded bitset per pair, rounded down to a power of two:
 BLOCK = 1 << 15  # draws at a time on the CPU, whose intermediate values then stay in its cache
 
 
-class UnseenSampler:
-    """Uniform draws from the complement of each user's item set, without a rejection loop.
+class UnseenItems:
+    """The complement of each user's item set, by number.
 
     *Gap map.* With a user's sorted items p_0 < p_1 < ..., the r-th item outside the set is r + #{k : p_k - k <= r}. The
     keys `user * I + (p_k - k)` are sorted over all users, so one `searchsorted` answers a whole draw; its shape does
-    not depend on the data, which a device needs.
+    not depend on the data, which a device needs. Memory: 8 bytes per excluded pair.
+
+    Args:
+        start: [U + 1] row pointers of the excluded items.
+        item: [n] excluded items, sorted within a user, without repeats.
+        n_items: size of the catalogue.
+    """
+
+    def __init__(self, start: Tensor, item: Tensor, n_items: int) -> None:
+        """Build the keys."""
+        degree = start.diff()
+        self.n_items = n_items
+        self.start = start[:-1].contiguous()
+        self.n_unseen = n_items - degree  # [U]
+        first = torch.arange(len(degree), device=item.device) * n_items + self.start
+        # In place: at 24 million pairs every further value would be 0.2 GB.
+        self.key = torch.repeat_interleave(first, degree, output_size=len(item)).add_(item)
+        self.key.sub_(torch.arange(len(item), device=item.device))
+
+    def nth_unseen(self, user: Tensor, nth: Tensor) -> Tensor:
+        """The `nth` (0-based) item outside a user's set.
+
+        Shapes:
+            user, nth: the same shape, int64, 0 <= nth < n_unseen[user]. Returns: items of that shape.
+        """
+        return nth + torch.searchsorted(self.key, user * self.n_items + nth, right=True) - self.start[user]
+
+    def draw_distinct(self, user: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`number` different unseen items per user, every set equally likely (Floyd's algorithm over all users).
+
+        Shapes:
+            user: [B]. Returns: items [B, number] int64 and valid [B, number] bool (false where a user has fewer).
+        """
+        count = self.n_unseen[user]
+        share = torch.rand(len(user), number, generator=generator, dtype=torch.float64, device=user.device)
+        chosen = torch.full((len(user), number), -1, dtype=torch.int64, device=user.device)
+        for step in range(number):
+            last = count - number + step  # [B]; below 0 where the user has fewer unseen items than `number`
+            drawn = torch.minimum((share[:, step] * (last + 1)).long(), last)
+            repeated = (chosen[:, :step] == drawn.unsqueeze(1)).any(1)
+            chosen[:, step] = torch.where(last < 0, -1, torch.where(repeated, last, drawn))
+        valid = chosen >= 0
+        item = self.nth_unseen(user.unsqueeze(1).expand_as(chosen), chosen.clamp(min=0))
+        return torch.where(valid, item, torch.zeros_like(item)), valid
+
+
+class UnseenSampler(UnseenItems):
+    """Uniform draws from the complement of each user's item set, without a rejection loop.
 
     *One try first.* A share x uniform in [0, 1) gives the item floor(x * I). Where that is outside the set it is the
     draw; elsewhere the fraction of x * I, which is uniform whatever the item, says which item outside the set is
@@ -36,14 +83,10 @@ class UnseenSampler:
     """
 
     def __init__(self, start: Tensor, item: Tensor, n_items: int, *, bitset_bytes: int = BITSET_BYTES) -> None:
-        """Build the keys."""
+        """Make the keys, and what tells whether an item is in a set."""
+        super().__init__(start, item, n_items)
         degree = start.diff()
         user = torch.repeat_interleave(torch.arange(len(degree), device=item.device), degree, output_size=len(item))
-        position = torch.arange(len(item), device=item.device) - start[user]
-        self.n_items = n_items
-        self.start = start[:-1].contiguous()
-        self.n_unseen = n_items - degree  # [U]
-        self.key = user * n_items + (item - position)
         self.width = -(-n_items // 8)  # bytes of a user's row of bits
         self.bits: Tensor | None = None
         self.pairs: Tensor | None = None  # only where the bits do not tell
@@ -61,14 +104,6 @@ class UnseenSampler:
             for one in range(8):  # within one place of the bytes, pairs that share a bit write the same
                 place = byte[bit == one] & self.fold
                 self.bits[place] = self.bits[place] | (1 << one)
-
-    def nth_unseen(self, user: Tensor, nth: Tensor) -> Tensor:
-        """The `nth` (0-based) item outside a user's set.
-
-        Shapes:
-            user, nth: the same shape, int64, 0 <= nth < n_unseen[user]. Returns: items of that shape.
-        """
-        return nth + torch.searchsorted(self.key, user * self.n_items + nth, right=True) - self.start[user]
 
     def is_seen(self, user: Tensor, item: Tensor) -> Tensor:
         """Whether items are in their users' sets.
@@ -123,24 +158,6 @@ class UnseenSampler:
     def _other(self, user: Tensor, share: Tensor) -> Tensor:
         count = self.n_unseen.index_select(0, user)
         return self.nth_unseen(user, torch.minimum((share * count).long(), count - 1))
-
-    def draw_distinct(self, user: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`number` different unseen items per user, every set equally likely (Floyd's algorithm over all users).
-
-        Shapes:
-            user: [B]. Returns: items [B, number] int64 and valid [B, number] bool (false where a user has fewer).
-        """
-        count = self.n_unseen[user]
-        share = torch.rand(len(user), number, generator=generator, dtype=torch.float64, device=user.device)
-        chosen = torch.full((len(user), number), -1, dtype=torch.int64, device=user.device)
-        for step in range(number):
-            last = count - number + step  # [B]; below 0 where the user has fewer unseen items than `number`
-            drawn = torch.minimum((share[:, step] * (last + 1)).long(), last)
-            repeated = (chosen[:, :step] == drawn.unsqueeze(1)).any(1)
-            chosen[:, step] = torch.where(last < 0, -1, torch.where(repeated, last, drawn))
-        valid = chosen >= 0
-        item = self.nth_unseen(user.unsqueeze(1).expand_as(chosen), chosen.clamp(min=0))
-        return torch.where(valid, item, torch.zeros_like(item)), valid
 
 
 def unseen_sampler(interactions: Interactions, device: torch.device | str = "cpu") -> UnseenSampler:

@@ -13,7 +13,7 @@ from recdistill.distill.sampling import draw_by_rank
 from recdistill.errors import require
 from recdistill.losses import distinct, soft_binary_cross_entropy, weighted_mean
 from recdistill.models.base import Recommender, Scorer
-from recdistill.ranking import score_chunks, select_top
+from recdistill.ranking import by_chunk, select_top
 from recdistill.runtime import for_ranking
 from recdistill.types import Batch, Interactions, Knowledge, SoftLabels
 
@@ -107,11 +107,11 @@ class CD(Distiller):
     @torch.no_grad()
     def _ranked_at(self, student: Recommender, place: Tensor) -> Tensor:
         """[U, n] the items at some places of the student's ranking; whole rankings exist for one chunk of users."""
-        found = []
-        for user, score in score_chunks(student.scorer(), self.seen, self.everybody, self.n_items):
-            column, _ = select_top(score, self.reach)
-            found.append(column.gather(1, place[user]))
-        return torch.cat(found)
+
+        def drawn(user: Tensor, score: Tensor) -> Tensor:
+            return select_top(score, self.reach)[0].gather(1, place[user])
+
+        return torch.cat(by_chunk(student.scorer(), self.seen, self.everybody, self.n_items, drawn))
 
     def forward(self, scorer: Scorer, batch: Batch) -> dict[str, Tensor]:
         """The pointwise loss of the drawn items."""

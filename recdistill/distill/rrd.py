@@ -92,7 +92,7 @@ class RRD(Distiller):
         if self.rest == "all":
             self.seen = SeenItems(interactions, device)
         else:
-            self.outside = outside_sampler(interactions, item[:, :depth].long(), length.long(), device)
+            self.outside = outside_sampler(interactions, item[:, :depth], length.long().clamp(max=depth), device)
 
     def on_epoch_start(self, epoch: int, student: Recommender, generator: torch.Generator) -> None:
         """Redraw what is drawn."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recdistill.dataset.sampling import UnseenSampler
+from recdistill.dataset.sampling import UnseenItems
 from recdistill.types import Interactions
 
 
@@ -83,15 +83,16 @@ def _truncated_exponential(size: Tensor, shape: tuple[int, ...], mu: float, gene
     return torch.minimum(drawn, (size - 1).clamp(min=0))
 
 
-def outside_sampler(interactions: Interactions, top: Tensor, length: Tensor, device: torch.device) -> UnseenSampler:
-    """The sampler of items that are neither in training nor in the first `length` [U] entries of `top` [U, D]."""
+def outside_sampler(interactions: Interactions, top: Tensor, length: Tensor, device: torch.device) -> UnseenItems:
+    """The items that are neither in training nor in the first `length` [U] entries of `top` [U, D]."""
     n_items = interactions.n_items
-    user = torch.arange(interactions.n_users).unsqueeze(1).expand_as(top)
     listed = torch.arange(top.shape[1]) < length.unsqueeze(1)
-    key = torch.cat([interactions.user * n_items + interactions.item, (user * n_items + top)[listed]]).sort().values
-    count = torch.div(key, n_items, rounding_mode="floor").bincount(minlength=interactions.n_users)
+    user = torch.repeat_interleave(torch.arange(interactions.n_users), length)
+    key = torch.cat([interactions.user * n_items + interactions.item, user.mul_(n_items).add_(top[listed])])
+    key.numpy().sort()  # in place, as what follows: of all that a run holds these are the largest values
+    count = interactions.user.bincount(minlength=interactions.n_users) + length
     start = torch.cat([count.new_zeros(1), count.cumsum(0)])
-    return UnseenSampler(start.to(device), (key % n_items).to(device), n_items)
+    return UnseenItems(start.to(device), key.remainder_(n_items).to(device), n_items)
 
 
 def allocate(total: int, share: list[float]) -> list[int]:

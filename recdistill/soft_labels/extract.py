@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recdistill.dataset.sampling import SeenItems
 from recdistill.models.base import Scorer
-from recdistill.ranking import score_chunks, select_top
+from recdistill.ranking import by_chunk, select_top
 from recdistill.runtime import for_ranking
 
 
@@ -62,19 +62,20 @@ def extract(scorer: Scorer, seen: SeenItems, user: Tensor, layout: Layout) -> di
         Field name to array [n, ...]; entries beyond a row's length are 0.
     """
     fields = layout.fields()
-    parts: dict[str, list[Tensor]] = {name: [] for name in fields}
     members = _members(layout, user.device)
-    for _, score in score_chunks(scorer, seen, user, layout.n_items):
-        item, value, length = _padded(*select_top(score, layout.depth))
-        parts["item"].append(item)
-        parts["score"].append(value)
-        parts["length"].append(length)
+
+    def rows(_: Tensor, score: Tensor) -> dict[str, Tensor]:
+        row = dict(zip(("item", "score", "length"), _padded(*select_top(score, layout.depth)), strict=True))
         if members:
             width = fields["group_item"][0][1]
             lists = [_group_list(score, member, width) for member in members]
-            parts["group_item"].append(torch.stack([item for item, _ in lists], 1))
-            parts["group_length"].append(torch.stack([length for _, length in lists], 1))
-    return {name: torch.cat(parts[name]).cpu().numpy().astype(dtype) for name, (_, dtype) in fields.items()}
+            row["group_item"] = torch.stack([item for item, _ in lists], 1)
+            row["group_length"] = torch.stack([length for _, length in lists], 1)
+        return row
+
+    parts = by_chunk(scorer, seen, user, layout.n_items, rows)
+    joined = {name: torch.cat([part[name] for part in parts]) for name in fields}
+    return {name: joined[name].cpu().numpy().astype(dtype) for name, (_, dtype) in fields.items()}
 
 
 def _members(layout: Layout, device: torch.device) -> list[Tensor]:

@@ -28,7 +28,7 @@ from recdistill.dataset.popularity import popularity_groups
 from recdistill.dataset.sampling import SeenItems, UnseenSampler
 from recdistill.distill.none import NoDistillation
 from recdistill.models.base import Recommender
-from recdistill.ranking import score_chunks, select_top, top_k
+from recdistill.ranking import by_chunk, select_top, top_k
 from recdistill.runtime import generator
 from recdistill.soft_labels import extract as extraction
 from recdistill.training.feed import Feed
@@ -153,9 +153,8 @@ def rank(model: str) -> None:
     recommender, seen, user = (device.move(value) for value in (recommender, seen, user))
     with device.mode, torch.no_grad():
         scorer = recommender.scorer()
-        for _, score in score_chunks(scorer, seen, user, toys.N_ITEMS, 5):
-            assert score.device == device.device
-            select_top(score, 6)
+        for column, value in by_chunk(scorer, seen, user, toys.N_ITEMS, lambda _, score: select_top(score, 6), 5):
+            assert column.device == value.device == device.device
         lists = top_k(scorer, seen, user, toys.N_ITEMS, 6, 5)
         assert lists.item.shape == (toys.N_USERS, 6)
         assert lists.item.device == device.device
