@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from recdistill.catalogue import Head, catalogue_loss
 from recdistill.errors import ShapeError
 from recdistill.losses import (
-    Head,
     bpr,
-    catalogue_loss,
     distinct,
     pairwise,
     plackett_luce,

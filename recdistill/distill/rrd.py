@@ -114,14 +114,11 @@ class RRD(Distiller):
         """The unweighted loss, averaged over the distinct users [B] given (of the problem that `hold` was told)."""
         user, weight = distinct(ids)
         kept, valid = self.kept[user], self.kept_valid[user]
-        score = scorer.pair_scores(user, kept)
         if self.rest == "sampled":
-            below = scorer.pair_scores(user, self.below[user])
+            score, below = scorer.pair_scores(user, kept), scorer.pair_scores(user, self.below[user])
             return relaxed_ranking(score, below, weight, valid, self.below_valid[user])
-        row, item = self.seen.flat(user, weight > 0)
-        kept_row = torch.arange(len(user), device=user.device).unsqueeze(1).expand_as(kept)
-        kept_row = torch.where(valid, kept_row, len(user))
-        row, item = torch.cat([row, kept_row.flatten()]), torch.cat([item, kept.flatten()])
-        return scorer.catalogue_loss(
-            user, lambda rest, rows: plackett_luce(score[rows], rest, valid[rows], weight[rows]), row, item
-        )
+
+        def head(mass: Tensor, score: Tensor, rows: slice) -> Tensor:
+            return plackett_luce(score, mass.squeeze(1), valid[rows], weight[rows]).unsqueeze(0)
+
+        return scorer.listed_loss(user, head, kept, valid, *self.seen.flat(user, weight > 0)).squeeze(0)
