@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from recdistill.errors import ShapeError
-
-CACHE_BYTES = 6 << 20
-DEVICE_BYTES = 1 << 28
 
 
 def weighted_mean(value: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -104,13 +102,53 @@ def plackett_luce(score: Tensor, rest: Tensor, valid: Tensor | None = None, weig
             "score is [B, K] with K >= 1 and rest is [B]",
             "pass one row of ranked items and one rest mass per user",
         )
-    # Positions outside the list get the lowest finite number: -inf would give NaN gradients through logcumsumexp.
-    held = score if valid is None else score.masked_fill(~valid, torch.finfo(score.dtype).min)
-    suffix = held.flip(1).logcumsumexp(1).flip(1)  # log sum_{j>=k} exp(score_j)
-    term = torch.logaddexp(suffix, rest.unsqueeze(1)) - score
-    if valid is not None:
-        term = torch.where(valid, term, torch.zeros_like(term))
-    return weighted_mean(term.sum(1), weight)
+    loss: Tensor = _PlackettLuce.apply(score, rest, valid)  # type: ignore[no-untyped-call]  # torch's apply has no types
+    return weighted_mean(loss, weight)
+
+
+class _PlackettLuce(torch.autograd.Function):
+    """Each row's loss [B]. With a_k = log( sum_{j>=k} exp(score_j) + exp(rest) ) its gradient is closed.
+
+    d loss / d score_j = sum_{k<=j} exp(score_j - a_k) - 1 and d loss / d rest = sum_k exp(rest - a_k).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, score: Tensor, rest: Tensor, valid: Tensor | None) -> Tensor:
+        held = score if valid is None else score.masked_fill(~valid, -torch.inf)
+        # From the rest up, whose place is behind the list.
+        mass = torch.cat([rest.unsqueeze(1), held.flip(1)], 1).logcumsumexp(1)[:, 1:].flip(1)  # a [B, K]
+        ctx.save_for_backward(score, rest, mass, valid)
+        return _where_valid(mass - score, valid).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
+        score, rest, mass, valid = ctx.saved_tensors
+        # A list is a prefix of its row, so what is not valid comes after all that counts.
+        to_score = _where_valid((score + (-mass).logcumsumexp(1)).exp_().sub_(1), valid)
+        to_rest = _where_valid((rest.unsqueeze(1) - mass).exp_(), valid).sum(1)
+        return pull.unsqueeze(1) * to_score, pull * to_rest, None
+
+
+def _where_valid(value: Tensor, valid: Tensor | None) -> Tensor:
+    return value if valid is None else torch.where(valid, value, 0)
+
+
+def joined_masses(mass: Tensor, score: Tensor, group: Tensor) -> Tensor:
+    """Log of summed exponentials of groups that some more scores join; stable for any score.
+
+    Shapes:
+        mass: [B, G] logits; -inf for none. score: [B, K] logits. group: [B, K] int64, which group each joins; G: none.
+        Returns: [B, G]; where nothing is in a group, the lowest number, without a gradient.
+
+    Example:
+        >>> joined_masses(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 5.0]]), torch.tensor([[0, 2]]))
+        tensor([[0.6931, 1.0000]])
+    """
+    mass = functional.pad(mass, (0, 1), value=-torch.inf)
+    peak = mass.detach().scatter_reduce(1, group, score.detach(), "amax").clamp(min=torch.finfo(mass.dtype).min)
+    share = (mass - peak).exp().scatter_add(1, group, (score - peak.gather(1, group)).exp())
+    return (peak + share.clamp(min=torch.finfo(mass.dtype).tiny).log())[:, :-1]
 
 
 def relaxed_ranking(
@@ -138,102 +176,6 @@ def relaxed_ranking(
     if rest_valid is not None:
         uninteresting = uninteresting.masked_fill(~rest_valid, torch.finfo(uninteresting.dtype).min)
     return plackett_luce(interesting, uninteresting.logsumexp(1), valid, weight)
-
-
-class _Carry(torch.autograd.Function):
-    """A zero whose gradients are known beforehand: it carries them to two tensors, scaled by what comes back."""
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, first: Tensor, second: Tensor, to_first: Tensor, to_second: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(to_first, to_second)
-        return first.new_zeros(())
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        to_first, to_second = ctx.saved_tensors  # type: ignore[attr-defined]  # set by torch
-        return gradient * to_first, gradient * to_second, None, None
-
-
-Head = Callable[[Tensor, slice], Tensor]
-
-
-def catalogue_loss(
-    user_vectors: Tensor,
-    item_vectors: Tensor,
-    head: Head,
-    row: Tensor | None = None,
-    column: Tensor | None = None,
-    *,
-    chunk: int | None = None,
-) -> Tensor:
-    """A loss of each row's log sum_i exp(<user, item_i>) over the catalogue, some (row, item) entries left out.
-
-    One pass over chunks of rows: scores, exp, and at once both products of the gradient, since `head` tells how the
-    loss depends on a row's mass. No scores are kept or computed again; one chunk is the only memory.
-
-    Args:
-        user_vectors: [B, d].
-        item_vectors: [I, d].
-        head: takes masses [b] (logits; -inf where all of a row is left out) and the slice of rows they belong to, and
-            returns the sum of those rows' losses. What else it depends on gets its gradient the usual way.
-        row: [n] positions in 0..B-1 of left-out entries, in any order; a value of B or more is padding.
-        column: [n] the items left out.
-        chunk: rows per product (None: by memory; on the CPU what fits the cache).
-
-    Shapes:
-        Returns: scalar, head's sum over all rows.
-    """
-    n_rows, row_bytes = len(user_vectors), 4 * max(len(item_vectors), 1)
-    # On the CPU the passes over a chunk that fits the cache cost a third of the same passes over memory.
-    fits = CACHE_BYTES if user_vectors.device.type == "cpu" else DEVICE_BYTES
-    chunk = chunk or max(1, min(n_rows, fits // row_bytes))
-    users, items = user_vectors.detach(), item_vectors.detach()
-    with_one = torch.cat([items, items.new_ones(len(items), 1)], 1)  # its last column sums a row's exponentials
-    to_users, to_items, masses = torch.empty_like(users), torch.zeros_like(items), []
-    slot = None if row is None or column is None else row * len(items) + column
-    for first in range(0, n_rows, chunk):
-        rows = slice(first, min(first + chunk, n_rows))
-        share, peak = _exponentials(users[rows], items, None if slot is None else slot - first * len(items))
-        mixed = share @ with_one
-        mass = mixed[:, -1].log() + peak
-        pull = _slope(head, mass, rows) / mixed[:, -1].clamp(min=torch.finfo(mixed.dtype).tiny)
-        to_users[rows] = mixed[:, :-1] * pull.unsqueeze(1)
-        to_items.addmm_(share.T, users[rows] * pull.unsqueeze(1))
-        masses.append(mass)
-    carried: Tensor = _Carry.apply(user_vectors, item_vectors, to_users, to_items)  # type: ignore[no-untyped-call]  # torch's apply has no types
-    return head(torch.cat(masses), slice(0, n_rows)) + carried
-
-
-def _slope(head: Head, mass: Tensor, rows: slice) -> Tensor:
-    """D head / d mass [b]; 0 where a row has no mass."""
-    with torch.enable_grad():
-        point = mass.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(head(point, rows), point)
-    return torch.where(mass > -torch.inf, slope, torch.zeros_like(slope))
-
-
-def _exponentials(users: Tensor, items: Tensor, slot: Tensor | None) -> tuple[Tensor, Tensor]:
-    """exp(score - row maximum) [b, I] and the row maxima [b]; entries at flat positions `slot` are left out, as 0.
-
-    Positions outside the matrix are ignored.
-    """
-    size = len(users) * len(items)
-    # One element behind the matrix takes the writes of ignored positions, so that their number need not be known.
-    buffer = users.new_empty(size + 1)
-    score = buffer[:-1].view(len(users), len(items))
-    torch.mm(users, items.T, out=score)
-    if slot is not None:
-        inside = (slot >= 0) & (slot < size)
-        slot = slot[inside] if slot.device.type == "cpu" else torch.where(inside, slot, size)
-        buffer.index_fill_(0, slot, -torch.inf)
-    peak = score.amax(1).clamp(min=torch.finfo(score.dtype).min)  # a row without any item has mass 0, not NaN
-    # exp of a number whose result underflows is forty times slower on the CPU; exp(-80) is nothing beside exp(0).
-    score.sub_(peak.unsqueeze(1)).clamp_(min=-80.0).exp_()
-    if slot is not None:
-        buffer.index_fill_(0, slot, 0.0)
-    return score, peak
 
 
 def soft_targets(score: Tensor, valid: Tensor, temperature: float = 1.0) -> Tensor:

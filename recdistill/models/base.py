@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from recdistill.catalogue import Head, ListHead, catalogue_loss, listed_loss
 from recdistill.errors import ConfigError
-from recdistill.losses import Head, catalogue_loss, distinct
+from recdistill.losses import distinct
 from recdistill.models.rows import bpr_and_half_squares, half_squares, pair_scores
 from recdistill.types import Batch, Interactions
 
@@ -35,13 +37,34 @@ class Scorer(ABC):
             user: [B]. head: masses [b] and their slice of rows to the sum of those rows' losses. row: [n] positions
             in `user` (B or more: padding). item: [n]. Returns: scalar.
         """
-        score = self.all_scores(user)
-        if row is not None and item is not None:
-            left_out = torch.zeros(score.numel() + 1, dtype=torch.bool, device=score.device)
-            slot = torch.where(row < len(user), row * score.shape[1] + item, score.numel())
-            left_out.index_fill_(0, slot, True)
-            score = score.masked_fill(left_out[:-1].view_as(score), torch.finfo(score.dtype).min)
+        score = _left_out(self.all_scores(user), row, item)
         return head(score.logsumexp(1), slice(0, len(user)))
+
+    def listed_loss(
+        self,
+        user: Tensor,
+        head: ListHead,
+        listed: Tensor,
+        apart: Tensor,
+        row: Tensor | None = None,
+        item: Tensor | None = None,
+        *,
+        sizes: Sequence[int] | None = None,
+    ) -> Tensor:
+        """A loss of listed scores and of log sum_i exp(score) over parts of the catalogue, some pairs left out.
+
+        Shapes:
+            user: [B]. head: masses [b, S], listed scores [b, N] and their slice of rows to the sums of those rows'
+            losses, terms [T]. listed: [B, N] items. apart: [B, N] bool, those that no mass contains. row: [n]
+            positions in `user` (B or more: padding) and item: [n], other pairs that no mass contains. sizes: of the
+            S parts, in the order of the items (None: one part). Returns: [T], of which the sum may be differentiated.
+        """
+        score = self.all_scores(user)
+        rows = torch.arange(len(user), device=user.device).unsqueeze(1).expand_as(listed)
+        rest = _left_out(score, torch.where(apart, rows, len(user)).flatten(), listed.flatten())
+        parts = torch.split(_left_out(rest, row, item), [score.shape[1]] if sizes is None else list(sizes), 1)
+        mass = torch.stack([part.logsumexp(1) for part in parts], 1)
+        return head(mass, score.gather(1, listed), slice(0, len(user)))
 
     def among(self, item: Tensor) -> Scorer:
         """The scorer of a part of the catalogue: its item j is `item[j]`, [J] different items."""
@@ -58,6 +81,16 @@ class Scorer(ABC):
             "an item side needs scores that are inner products of user and item vectors",
             "choose models with vectors (mf, lightgcn) or a distiller without an item side (distill=rrd)",
         )
+
+
+def _left_out(score: Tensor, row: Tensor | None, item: Tensor | None) -> Tensor:
+    """Scores [B, I] with the lowest number at some entries; rows of B or more are padding."""
+    if row is None or item is None:
+        return score
+    left_out = torch.zeros(score.numel() + 1, dtype=torch.bool, device=score.device)
+    slot = torch.where(row < len(score), row * score.shape[1] + item, score.numel())
+    left_out.index_fill_(0, slot, True)
+    return score.masked_fill(left_out[:-1].view_as(score), torch.finfo(score.dtype).min)
 
 
 class _Among(Scorer):
@@ -107,9 +140,24 @@ class InnerProductScorer(Scorer):
         return self.user_vectors[user] @ self.item_vectors.T
 
     def catalogue_loss(self, user: Tensor, head: Head, row: Tensor | None = None, item: Tensor | None = None) -> Tensor:
-        """One pass in chunks; see `recdistill.losses.catalogue_loss` for cost and memory."""
+        """One pass in chunks; see `recdistill.catalogue.catalogue_loss` for cost and memory."""
         users = nn.functional.embedding(user, self.user_vectors, sparse=self.by_rows)
         return catalogue_loss(users, self.item_vectors, head, row, item)
+
+    def listed_loss(
+        self,
+        user: Tensor,
+        head: ListHead,
+        listed: Tensor,
+        apart: Tensor,
+        row: Tensor | None = None,
+        item: Tensor | None = None,
+        *,
+        sizes: Sequence[int] | None = None,
+    ) -> Tensor:
+        """One pass in chunks; see `recdistill.catalogue.listed_loss`."""
+        users = nn.functional.embedding(user, self.user_vectors, sparse=self.by_rows)
+        return listed_loss(users, self.item_vectors, head, listed, apart, row, item, sizes=sizes)
 
     def among(self, item: Tensor) -> InnerProductScorer:
         """The rows of those items."""

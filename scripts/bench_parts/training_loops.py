@@ -168,6 +168,12 @@ class Counting(Scorer):
         self.counts.append(len(user) * len(self.item_vectors))
         return self.scorer.catalogue_loss(user, head, row, item)
 
+    def listed_loss(self, user: Tensor, *given: Any, **settings: Any) -> Tensor:
+        """As the scorer's; what is listed is part of the whole."""
+        assert self.item_vectors is not None
+        self.counts.append(len(user) * len(self.item_vectors))
+        return self.scorer.listed_loss(user, *given, **settings)
+
 
 def kd_steps(scale: Scale, device: str) -> Iterator[Row]:
     """What each distiller adds to a step, beside gathers or products that score as many pairs; users as in a batch."""

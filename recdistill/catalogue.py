@@ -1,0 +1,291 @@
+"""Losses over whole catalogues: one pass over chunks of users x items gives values and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from math import log
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_BYTES, CACHE_BYTES = 16 << 20, 3 << 20  # on the CPU
+DEVICE_BYTES = 1 << 28
+# A row's slope along a part's mass counts as this share of the largest along a listed score there if it is smaller.
+LEAST_SLOPE = 1e-12
+
+Head = Callable[[Tensor, slice], Tensor]
+ListHead = Callable[[Tensor, Tensor, slice], Tensor]
+
+
+def catalogue_loss(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    head: Head,
+    row: Tensor | None = None,
+    column: Tensor | None = None,
+    *,
+    chunk: int | None = None,
+    static: bool | None = None,
+) -> Tensor:
+    """A loss of each row's log sum_i exp(<user, item_i>) over the catalogue, some (row, item) entries left out.
+
+    One pass over chunks of rows: scores, exp, and at once both products of the gradient, since `head` tells how the
+    loss depends on a row's mass. No scores are kept or computed again; one chunk is the only memory.
+
+    Args:
+        user_vectors: [B, d].
+        item_vectors: [I, d].
+        head: takes masses [b] (logits; -inf where all of a row is left out) and the slice of rows they belong to, and
+            returns the sum of those rows' losses. What else it depends on gets its gradient the usual way.
+        row: [n] positions in 0..B-1 of left-out entries, in any order; a value of B or more is padding.
+        column: [n] the items left out.
+        chunk: rows per product (None: by memory; on the CPU what fits the cache).
+        static: force or forbid shapes and steps that do not depend on the data (None: by device).
+
+    Shapes:
+        Returns: scalar, head's sum over all rows.
+    """
+    done = _one_pass(
+        user_vectors.detach(),
+        item_vectors.detach(),
+        lambda mass, _, rows: head(mass.squeeze(1), rows),
+        _Entries(user_vectors.new_empty(len(user_vectors), 0, dtype=torch.int64), None, row, column),
+        [len(item_vectors)],
+        chunk,
+        static,
+    )
+    nothing = user_vectors.new_zeros(1)
+    carried = _carry(user_vectors, item_vectors, done, nothing)[0]
+    return head(done.mass.squeeze(1), slice(0, len(user_vectors))) + carried
+
+
+def listed_loss(
+    user_vectors: Tensor,
+    item_vectors: Tensor,
+    head: ListHead,
+    listed: Tensor,
+    apart: Tensor,
+    row: Tensor | None = None,
+    column: Tensor | None = None,
+    *,
+    sizes: Sequence[int] | None = None,
+    chunk: int | None = None,
+    static: bool | None = None,
+) -> Tensor:
+    """As `catalogue_loss`, of the scores of listed items besides, and of masses of several parts of the catalogue.
+
+    The listed scores are read from the chunk and their gradient to the items is written into it, so they take part in
+    the products instead of being looked up.
+
+    Args:
+        user_vectors: [B, d].
+        item_vectors: [I, d].
+        head: takes masses [b, S] (logits; -inf where all is left out), the listed scores [b, N] and the slice of rows
+            they belong to, and returns the sums of those rows' losses, terms [T]. It is called with detached values:
+            what else it depends on gets no gradient.
+        listed: [B, N] items whose scores the head takes; repeats within a row are allowed.
+        apart: [B, N] bool, listed items that no mass contains.
+        row: [n] positions in 0..B-1 of other entries that no mass contains; a value of B or more is padding.
+        column: [n] the items of these entries.
+        sizes: of the parts of the catalogue, in the order of its items (None: one part).
+        chunk: rows per product (None: by memory; on the CPU what fits the cache).
+        static: force or forbid shapes and steps that do not depend on the data (None: by device).
+
+    Shapes:
+        Returns: [T], head's sums over all rows. Their sum is what may be differentiated: the terms share one gradient,
+        which is NaN where they are scaled differently.
+    """
+    done = _one_pass(
+        user_vectors.detach(),
+        item_vectors.detach(),
+        head,
+        _Entries(listed, apart, row, column),
+        [len(item_vectors)] if sizes is None else sizes,
+        chunk,
+        static,
+    )
+    return _carry(user_vectors, item_vectors, done, done.terms)
+
+
+class _Carry(torch.autograd.Function):
+    """Values whose common gradients are known beforehand: it carries them to two tensors, scaled by what comes back."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor, to_first: Tensor, to_second: Tensor, terms: Tensor) -> Tensor:
+        ctx.save_for_backward(to_first, to_second)
+        return terms.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
+        to_first, to_second = ctx.saved_tensors
+        scale = torch.where((pull == pull[0]).all(), pull[0], torch.nan)
+        return scale * to_first, scale * to_second, None, None, None
+
+
+def _carry(users: Tensor, items: Tensor, done: _Pass, terms: Tensor) -> Tensor:
+    carried: Tensor = _Carry.apply(users, items, done.to_users, done.to_items, terms)  # type: ignore[no-untyped-call]  # torch's apply has no types
+    return carried
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """Which entries of the users x items matrix are listed [B, N], listed and apart, or left out [n]."""
+
+    listed: Tensor
+    apart: Tensor | None
+    row: Tensor | None
+    column: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one pass over the catalogue gives: masses [B, S], terms [T] and the gradients of their sum."""
+
+    mass: Tensor
+    terms: Tensor
+    to_users: Tensor
+    to_items: Tensor
+
+
+def _one_pass(
+    users: Tensor,
+    items: Tensor,
+    head: ListHead,
+    entries: _Entries,
+    sizes: Sequence[int],
+    chunk: int | None,
+    static: bool | None,
+) -> _Pass:
+    n_rows, n_items, on_cpu = len(users), len(items), users.device.type == "cpu"
+    row_bytes = max(1, n_items * users.element_size())
+    chunk = chunk or max(1, min(n_rows, (CHUNK_BYTES if on_cpu else DEVICE_BYTES) // row_bytes))
+    # On the CPU the passes over a tile that fits the cache cost a third of the same passes over memory.
+    tile = max(1, min(chunk, CACHE_BYTES // row_bytes)) if on_cpu else chunk
+    static = not on_cpu if static is None else static
+    parts = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
+    part_of_item = _part_of(sizes, users.device)
+    # Both layouts of the items: each product is fastest with its own. The last column sums a row's exponentials.
+    upright, with_one = items.T.contiguous(), torch.cat([items, items.new_ones(n_items, 1)], 1)
+    wide = [True] * n_rows if static else (_reach(users, items) > _narrow(users.dtype)).tolist()
+    # One element behind the matrix takes the writes of ignored positions, so that their number need not be known.
+    buffer = users.new_empty(chunk * n_items + 1)
+    to_users, to_items = torch.empty_like(users), torch.zeros_like(upright)
+    masses, total = [], []
+    left_out = _left_out(entries, n_rows, n_items, chunk, tile, static)
+    for first in range(0, n_rows, chunk):
+        rows = slice(first, min(first + chunk, n_rows))
+        of, listed = users[rows], entries.listed[rows]
+        share = buffer[: len(of) * n_items].view(len(of), n_items)
+        slot = torch.arange(len(of), device=of.device).unsqueeze(1) * n_items + listed
+        apart = slot if entries.apart is None else torch.where(entries.apart[rows], slot, share.numel())
+        score, peak = of.new_empty(slot.shape), of.new_zeros(len(of), len(parts))
+        mixed = of.new_empty(len(parts), len(of), with_one.shape[1])
+        for start in range(0, len(of), tile):
+            some = slice(start, min(start + tile, len(of)))
+            torch.mm(of[some], upright, out=share[some])
+            torch.index_select(buffer, 0, slot[some].flatten(), out=score[some].view(-1))
+            dropped = [*next(left_out), apart[some].flatten()]
+            if any(wide[first + some.start : first + some.stop]):
+                peak[some] = _shift(share[some], buffer, dropped, parts)
+            share[some].exp_()
+            for positions in dropped:
+                buffer.index_fill_(0, positions, 0.0)
+            for s, part in enumerate(parts):
+                torch.mm(share[some, part], with_one[part], out=mixed[s, some])
+        sums = mixed[:, :, -1].T  # [b, S]
+        mass = sums.log() + peak
+        terms, slope, pull = _slopes(head, mass, score, rows)
+        part_of = part_of_item[listed]
+        least = torch.zeros_like(slope).scatter_reduce_(1, part_of, LEAST_SLOPE * pull.abs(), "amax")
+        slope = torch.where(slope.abs() < least, least, slope)
+        scale = slope / torch.where(sums > 0, sums, 1.0)
+        pulled = torch.einsum("bs,sbd->bd", scale, mixed[:, :, :-1])
+        if pull.shape[1]:
+            # Listed entries take part in the product below in the scale of their part's exponentials.
+            own = scale.gather(1, part_of)
+            buffer.index_add_(0, slot.flatten(), torch.where(own == 0, 0.0, pull / own).flatten())
+            of_listed = items.index_select(0, listed.flatten()).view(*listed.shape, -1)
+            pulled += torch.bmm(pull.unsqueeze(1), of_listed).squeeze(1)
+        to_users[rows] = pulled
+        for s, part in enumerate(parts):
+            to_items[:, part].addmm_((of * scale[:, s : s + 1]).T, share[:, part])
+        masses.append(mass)
+        total.append(terms)
+    return _Pass(torch.cat(masses), torch.stack(total).sum(0), to_users, to_items.T.contiguous())
+
+
+def _slopes(head: ListHead, mass: Tensor, score: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Terms [T], and the derivatives of their sum along mass [b, S] (0 where there is none) and score [b, N]."""
+    with torch.enable_grad():
+        mass, score = mass.detach().requires_grad_(), score.detach().requires_grad_()
+        terms = head(mass, score, rows)
+        slope, pull = torch.autograd.grad(terms.sum(), (mass, score), allow_unused=True, materialize_grads=True)
+    return terms.detach(), torch.where(mass > -torch.inf, slope, 0), pull
+
+
+def _reach(users: Tensor, items: Tensor) -> Tensor:
+    """[B] what no score of a row exceeds in size."""
+    longest = torch.linalg.vector_norm(items, dim=1).amax() if len(items) else items.new_zeros(())
+    reach: Tensor = torch.linalg.vector_norm(users, dim=1) * longest
+    return reach
+
+
+def _narrow(dtype: torch.dtype) -> float:
+    """Scores up to this size need no shift: their exponentials, sums and slopes are far inside the type's range."""
+    return 0.56 * log(float(torch.finfo(dtype).max))  # 50 in float32
+
+
+def _left_out(
+    entries: _Entries, n_rows: int, n_items: int, chunk: int, tile: int, static: bool
+) -> Iterator[list[Tensor]]:
+    """For each tile of each chunk the flat positions in the chunk that are left out.
+
+    Where static, all of them each time: those of other rows then lie one behind the chunk.
+    """
+    ends = [
+        (first, min(start + tile, first + chunk, n_rows))
+        for first in range(0, n_rows, chunk)
+        for start in range(first, min(first + chunk, n_rows), tile)
+    ]
+    if entries.row is None or entries.column is None:
+        yield from ([] for _ in ends)
+        return
+    slot = entries.row * n_items + entries.column
+    if static:
+        for first, _ in ends:
+            size, here = min(chunk, n_rows - first) * n_items, slot - first * n_items
+            yield [torch.where((here >= 0) & (here < size), here, size)]
+        return
+    slot = slot.sort().values
+    bounds = torch.searchsorted(slot, slot.new_tensor([0, *(end * n_items for _, end in ends)])).tolist()
+    for (first, _), (start, stop) in zip(ends, pairwise(bounds), strict=True):
+        yield [slot[start:stop] - first * n_items]
+
+
+def _shift(score: Tensor, buffer: Tensor, dropped: Sequence[Tensor], parts: Sequence[slice]) -> Tensor:
+    """Subtract the maxima [b, S] of each row's parts, and return them; entries that are dropped do not count.
+
+    They are flat positions of `buffer`, which `score` [b, I] is a view of.
+    """
+    for positions in dropped:
+        buffer.index_fill_(0, positions, -torch.inf)
+    peak = score.new_full((len(score), len(parts)), torch.finfo(score.dtype).min)
+    for s, part in enumerate(parts):
+        if part.stop > part.start:
+            # A row without any item has mass 0, not NaN.
+            peak[:, s] = score[:, part].amax(1).clamp(min=torch.finfo(score.dtype).min)
+            score[:, part].sub_(peak[:, s : s + 1])
+    # exp of a number whose result underflows is forty times slower on the CPU; exp(-80) is nothing beside exp(0).
+    score.clamp_(min=-80.0)
+    return peak
+
+
+def _part_of(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """[I] which part of the catalogue each item is in."""
+    size = torch.tensor(sizes, device=device)
+    return torch.arange(len(sizes), device=device).repeat_interleave(size, output_size=sum(sizes))
