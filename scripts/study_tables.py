@@ -82,10 +82,18 @@ class Rows:
         for row in self.rows:
             name = self.title(row)
             cells = [f"{name} ◆" if name in self.front else name, str(row.n)]
-            cells += [str(row.cells[metric]) for metric in (*self.metrics, "gap closed")]
+            cells += [*(str(row.cells[metric]) for metric in self.metrics), self.gap_closed(row)]
             cells += [_shown(differences.get(name)) for differences in self.tests.values()]
             lines.append("| " + " | ".join([*cells, _cpu([member.run for member in row.members], row)]) + " |")
         return lines
+
+    def gap_closed(self, row: Row) -> str:
+        """Of means, and from the tuned scratch also for a student of another base loss."""
+        named = {self.title(other): other.cells[self.ndcg].mean for other in self.rows}
+        own, low, high = row.cells[self.ndcg].mean, named.get("scratch"), named.get("teacher")
+        if row.role is not None or own is None or low is None or high is None or high <= low:
+            return ""
+        return f"{(own - low) / (high - low):.2f}"
 
     def draw(self, path: Path) -> None:
         """Accuracy against popularity lift, one point per row."""
