@@ -97,18 +97,21 @@ class Rows:
 
     def draw(self, path: Path) -> None:
         """Accuracy against popularity lift, one point per row."""
-        figure = Figure(figsize=(8, 5.5), layout="constrained", dpi=120)
+        figure = Figure(figsize=(9, 5.5), layout="constrained", dpi=110)
         axes = figure.subplots()
-        for row in self.rows:
+        names = []
+        for number, row in enumerate(self.rows, 1):
             name, x, y = self.title(row), row.cells[self.lift], row.cells[self.ndcg]
             if row.role == "mostpop" or x.mean is None or y.mean is None:
                 continue
             wins = name in self.front
-            axes.errorbar(x.mean, y.mean, _sd(y), _sd(x), fmt="D" if wins else "o", color="C0" if wins else "0.55")
-            axes.annotate(name, (x.mean, y.mean), xytext=(5, 4), textcoords="offset points", fontsize=8)
+            names.append(f"{number:2} {name}{' ◆' if wins else ''}")
+            axes.errorbar(x.mean, y.mean, _sd(y), _sd(x), fmt="D" if wins else "o", color="C0" if wins else "0.6", ms=5)
+            axes.annotate(str(number), (x.mean, y.mean), xytext=(4, 4), textcoords="offset points", fontsize=8)
         axes.set_xlabel("popularity lift of the lists (0: as popular as the users' own items)")
         axes.set_ylabel(self.ndcg.removeprefix("test/"))
         axes.set_title(f"{self.name}: ◆ no other method has more accuracy and less lift", fontsize=10)
+        axes.text(1.02, 1, "\n".join(names), transform=axes.transAxes, va="top", fontsize=8, family="monospace")
         figure.savefig(path)
 
 
