@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES, CACHE_BYTES = 16 << 20, 3 << 20  # on the CPU
 DEVICE_BYTES = 1 << 28
-# A row's gradient along its masses counts as this share of its largest along a listed score where it is smaller.
+# A row's slope along a part's mass counts as this share of the largest along a listed score there if it is smaller.
 LEAST_SLOPE = 1e-12
 
 Head = Callable[[Tensor, slice], Tensor]
@@ -168,6 +168,7 @@ def _one_pass(
     tile = max(1, min(chunk, CACHE_BYTES // row_bytes)) if on_cpu else chunk
     static = not on_cpu if static is None else static
     parts = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
+    part_of_item = _part_of(sizes, users.device)
     # Both layouts of the items: each product is fastest with its own. The last column sums a row's exponentials.
     upright, with_one = items.T.contiguous(), torch.cat([items, items.new_ones(n_items, 1)], 1)
     wide = [True] * n_rows if static else (_reach(users, items) > _narrow(users.dtype)).tolist()
@@ -199,14 +200,14 @@ def _one_pass(
         sums = mixed[:, :, -1].T  # [b, S]
         mass = sums.log() + peak
         terms, slope, pull = _slopes(head, mass, score, rows)
-        if pull.shape[1]:
-            least = LEAST_SLOPE * pull.abs().amax(1, keepdim=True)
-            slope = torch.where(slope.abs() < least, least, slope)
+        part_of = part_of_item[listed]
+        least = torch.zeros_like(slope).scatter_reduce_(1, part_of, LEAST_SLOPE * pull.abs(), "amax")
+        slope = torch.where(slope.abs() < least, least, slope)
         scale = slope / torch.where(sums > 0, sums, 1.0)
         pulled = torch.einsum("bs,sbd->bd", scale, mixed[:, :, :-1])
         if pull.shape[1]:
             # Listed entries take part in the product below in the scale of their part's exponentials.
-            own = scale.gather(1, _part_of(listed, parts))
+            own = scale.gather(1, part_of)
             buffer.index_add_(0, slot.flatten(), torch.where(own == 0, 0.0, pull / own).flatten())
             of_listed = items.index_select(0, listed.flatten()).view(*listed.shape, -1)
             pulled += torch.bmm(pull.unsqueeze(1), of_listed).squeeze(1)
@@ -284,8 +285,6 @@ def _shift(score: Tensor, buffer: Tensor, dropped: Sequence[Tensor], parts: Sequ
     return peak
 
 
-def _part_of(item: Tensor, parts: Sequence[slice]) -> Tensor:
-    """Which part of the catalogue each item is in."""
-    if len(parts) == 1:
-        return torch.zeros_like(item)
-    return torch.bucketize(item, item.new_tensor([part.stop for part in parts]), right=True)
+def _part_of(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """[I] which part of the catalogue each item is in."""
+    return torch.cat([torch.full((size,), s, device=device) for s, size in enumerate(sizes)])

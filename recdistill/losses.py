@@ -134,6 +134,23 @@ def _where_valid(value: Tensor, valid: Tensor | None) -> Tensor:
     return value if valid is None else torch.where(valid, value, 0)
 
 
+def joined_masses(mass: Tensor, score: Tensor, group: Tensor) -> Tensor:
+    """Log of summed exponentials of groups that some more scores join; stable for any score.
+
+    Shapes:
+        mass: [B, G] logits; -inf for none. score: [B, K] logits. group: [B, K] int64, which group each joins; G: none.
+        Returns: [B, G]; where nothing is in a group, the lowest number, without a gradient.
+
+    Example:
+        >>> joined_masses(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 5.0]]), torch.tensor([[0, 2]]))
+        tensor([[0.6931, 1.0000]])
+    """
+    mass = functional.pad(mass, (0, 1), value=-torch.inf)
+    peak = mass.detach().scatter_reduce(1, group, score.detach(), "amax").clamp(min=torch.finfo(mass.dtype).min)
+    share = (mass - peak).exp().scatter_add(1, group, (score - peak.gather(1, group)).exp())
+    return (peak + share.clamp(min=torch.finfo(mass.dtype).tiny).log())[:, :-1]
+
+
 def relaxed_ranking(
     interesting: Tensor,
     uninteresting: Tensor,

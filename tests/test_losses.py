@@ -11,6 +11,7 @@ from recdistill.errors import ShapeError
 from recdistill.losses import (
     bpr,
     distinct,
+    joined_masses,
     pairwise,
     plackett_luce,
     relaxed_ranking,
@@ -127,6 +128,30 @@ def test_plackett_luce_gives_padded_entries_no_gradient_whatever_they_hold() -> 
     assert score.grad[0, 2] == 0
     assert score.grad[1, 1:].tolist() == [0, 0]
     assert (score.grad[:, 0] < 0).all()
+
+
+@pytest.mark.parametrize("size", [1.0, 300.0])
+def test_joined_masses_and_their_gradient_equal_a_logsumexp_per_group(size: float) -> None:
+    mass, score = (size * randn(5, 3)).requires_grad_(), (size * randn(5, 6, seed=1)).requires_grad_()
+    group = torch.randint(4, (5, 6), generator=torch.Generator().manual_seed(2))  # 3: none
+    members = [(group == g).unsqueeze(1) for g in range(3)]
+    others = [score.unsqueeze(1).masked_fill(~member, -1e300).squeeze(1) for member in members]
+    expected = torch.stack([torch.cat([mass[:, g : g + 1], others[g]], 1).logsumexp(1) for g in range(3)], 1)
+    found = joined_masses(mass, score, group)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    weight = randn(5, 3, seed=4)
+    mine, wanted = (torch.autograd.grad((weight * one).sum(), (mass, score)) for one in (found, expected))
+    torch.testing.assert_close(mine, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_group_that_nothing_is_in_has_the_lowest_mass_and_no_gradient() -> None:
+    mass = torch.tensor([[-torch.inf, 0.0]], requires_grad=True)
+    score = torch.tensor([[2.0]], requires_grad=True)
+    found = joined_masses(mass, score, torch.tensor([[1]]))
+    found.sum().backward()
+    assert found[0, 0].item() == torch.finfo(torch.float32).min
+    assert mass.grad[0, 0] == 0
+    assert score.grad.item() == pytest.approx(1 / (1 + math.exp(-2)))
 
 
 def test_bpr_equals_the_formula_in_loops() -> None:

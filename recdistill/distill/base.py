@@ -65,3 +65,15 @@ class Distiller(nn.Module, ABC):
 def device_of(student: Recommender) -> torch.device:
     """Where a student's parameters lie."""
     return next(student.parameters()).device
+
+
+def inside(item: Tensor, valid: Tensor, other: Tensor, other_valid: Tensor, n_items: int) -> Tensor:
+    """Which valid items also stand among the valid ones of another list of the same row.
+
+    Shapes:
+        item: [B, M] int64, below `n_items`. valid: [B, M] bool. other: [B, K] int64. other_valid: [B, K] bool.
+        Returns: [B, M] bool.
+    """
+    held = torch.where(other_valid, other, n_items).sort(1).values
+    place = torch.searchsorted(held, item).clamp(max=held.shape[1] - 1)
+    return valid & (held.gather(1, place) == item)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recdistill.dataset.sampling import SeenItems
-from recdistill.distill.base import Distiller, device_of
+from recdistill.distill.base import Distiller, device_of, inside
 from recdistill.distill.sampling import draw_weighted
 from recdistill.errors import require
 from recdistill.losses import distinct, soft_cross_entropy, soft_targets, weighted_mean
@@ -113,7 +113,7 @@ class RCEKD(Distiller):
         """Rank with the student, draw the company, and look up the teacher's probabilities of both subsets."""
         ranked = top_k(student.scorer(), self.seen, self.everybody, self.n_items, self.pool)
         ranked_valid = _prefix(ranked.length, ranked.item.shape[1])
-        in_top = _inside(ranked.item, ranked_valid, self.top, self.top_valid, self.n_items)  # [U, pool]
+        in_top = inside(ranked.item, ranked_valid, self.top, self.top_valid, self.n_items)  # [U, pool]
         below = in_top.flip(1).cumsum(1).flip(1).clamp(max=MOST_BELOW)
         log_weight = ((below + 1) / self.draw_temperature).masked_fill(~ranked_valid, -torch.inf)
         place = draw_weighted(log_weight, self.company, generator)
@@ -127,7 +127,7 @@ class RCEKD(Distiller):
 
         taken = torch.cat([company, self.own], 1)
         taken_valid = torch.cat([company_valid, self.own_valid], 1)
-        left = self.top_valid & ~_inside(self.top, self.top_valid, taken, taken_valid, self.n_items)
+        left = self.top_valid & ~inside(self.top, self.top_valid, taken, taken_valid, self.n_items)
         self.mixed, self.mixed_valid = torch.cat([company, self.top], 1), torch.cat([company_valid, left], 1)
         score = torch.cat([self.labels.score_at(self.everybody, company), self.top_score], 1)
         self.mixed_target = soft_targets(score, self.mixed_valid, self.temperature)
@@ -156,10 +156,3 @@ class RCEKD(Distiller):
 def _prefix(length: Tensor, width: int) -> Tensor:
     """[B, width] bool: the first `length` [B] places of each row."""
     return torch.arange(width, device=length.device) < length.unsqueeze(1)
-
-
-def _inside(item: Tensor, valid: Tensor, other: Tensor, other_valid: Tensor, n_items: int) -> Tensor:
-    """[B, M] bool: which valid items also stand among the valid ones of `other` [B, K] in the same row."""
-    held = torch.where(other_valid, other, n_items).sort(1).values
-    place = torch.searchsorted(held, item).clamp(max=held.shape[1] - 1)
-    return valid & (held.gather(1, place) == item)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recdistill.dataset.popularity import popularity_groups
-from recdistill.distill.base import Distiller, device_of
+from recdistill.distill.base import Distiller, device_of, inside
 from recdistill.distill.rrd import RRD
 from recdistill.distill.sampling import allocate
 from recdistill.errors import require
+from recdistill.losses import distinct, joined_masses, plackett_luce
 from recdistill.models.base import Recommender, Scorer
 from recdistill.types import Batch, GroupLists, Interactions, Knowledge
 
@@ -29,8 +32,8 @@ class Strata(Distiller):
     Averaged over the distinct users of a batch. Groups have equal summed popularity; an item without a training
     interaction is in no group.
 
-    Cost per step: that of RRD with the same K for the B distinct users (its items are shared among the groups), and
-    once more where 0 < mix < 1.
+    Cost per step: that of RRD with the same K for the B distinct users (its items are shared among the groups); with
+    0 < mix < 1 twice the pairs where `rest: sampled`, and the same one pass over the catalogue where `rest: all`.
 
     Args:
         weight: factor on both terms.
@@ -97,18 +100,30 @@ class Strata(Distiller):
         popularity = interactions.popularity()
         group = torch.where(popularity > 0, popularity_groups(popularity, self.groups), -1)
         place = torch.zeros_like(group)  # of an item in its group
-        self.members: list[Tensor] = []
-        for g, part in enumerate(self._parts()):
-            member = (group == g).nonzero().squeeze(1)
+        members = [(group == g).nonzero().squeeze(1) for g in range(self.groups)]
+        for g, (part, member) in enumerate(zip(self._parts(), members, strict=True)):
             place[member] = torch.arange(len(member))
             held = group[interactions.item] == g
             inner = Interactions(
                 interactions.user[held], place[interactions.item[held]], interactions.n_users, len(member)
             )
             ranked, length = labels.group_item[:, g].long(), labels.group_length[:, g]
-            inside = torch.arange(ranked.shape[1]) < length.unsqueeze(1)
-            part.hold(torch.where(inside, place[ranked], 0), length, inner, device)
-            self.members.append(member.to(device))
+            inside_list = torch.arange(ranked.shape[1]) < length.unsqueeze(1)
+            part.hold(torch.where(inside_list, place[ranked], 0), length, inner, device)
+        self.members = [member.to(device) for member in members]
+        # The catalogue in another order, the groups one after the other and then what is in none.
+        nowhere = (group < 0).nonzero().squeeze(1)
+        order = torch.cat([*members, nowhere])
+        self.sizes = [*map(len, members), len(nowhere)]
+        self.group = torch.where(group < 0, self.groups, group).to(torch.int16).to(device)  # [I]
+        self.order, self.place = order.to(device), order.argsort().to(device)
+        if self.mixed and self.whole.draw == "top":
+            self._compare_lists()
+
+    @property
+    def mixed(self) -> bool:
+        """Whether both terms are there and share one pass over the catalogue."""
+        return 0 < self.mix < 1 and self.whole.rest == "all"
 
     def _parts(self) -> list[RRD]:
         return [part for part in self.parts if isinstance(part, RRD)]
@@ -117,18 +132,86 @@ class Strata(Distiller):
         """Redraw what is drawn."""
         for part in (self.whole, *self._parts()):
             part.on_epoch_start(epoch, student, generator)
+        if self.mixed and self.whole.draw == "sampled":
+            self._compare_lists()
+
+    def _compare_lists(self) -> None:
+        """Which group's rest an item of the whole list is in (G: none, or listed there); the other way round."""
+        own, own_valid = self._group_lists(self.whole.user)
+        own, own_valid = own.flatten(1), own_valid.flatten(1)
+        whole, n_items = self.place[self.whole.kept], len(self.order)
+        listed = inside(whole, self.whole.kept_valid, own, own_valid, n_items)
+        self.in_rest_of = self.group[self.whole.kept].masked_fill_(
+            listed | ~self.whole.kept_valid, self.groups
+        )  # [U, K]
+        self.only_own = own_valid & ~inside(own, own_valid, whole, self.whole.kept_valid, n_items)
+
+    def _group_lists(self, user: Tensor) -> tuple[Tensor, Tensor]:
+        """Each group's list of some users, as places in `order`, and which are valid: [B, G, K], the longest group's K.
+
+        What is short is filled up at the end.
+        """
+        parts = self._parts()
+        k = max(part.kept.shape[1] for part in parts)
+        first = [0, *accumulate(self.sizes)]
+        kept, valid = [], []
+        for part, start in zip(parts, first[: self.groups], strict=True):
+            missing = 0, k - part.kept.shape[1]
+            kept.append(functional.pad(part.kept[user] + start, missing))
+            valid.append(functional.pad(part.kept_valid[user], missing))
+        return torch.stack(kept, 1), torch.stack(valid, 1)
 
     def forward(self, scorer: Scorer, batch: Batch) -> dict[str, Tensor]:
         """The list losses of the groups and of the whole catalogue."""
         if self.weight == 0:
             return {}
-        terms = {}
-        if self.mix < 1:
-            losses = [
-                part.list_loss(scorer.among(member), batch.user)
-                for part, member in zip(self._parts(), self.members, strict=True)
-            ]
-            terms["strata"] = self.weight * (1 - self.mix) * torch.stack(losses).sum()
+        if self.mix == 1:
+            return {"whole": self.weight * self.whole.list_loss(scorer, batch.user)}
+        if self.whole.rest == "all":
+            names = ["strata", "whole"] if self.mixed else ["strata"]
+            return dict(zip(names, self.weight * self._one_pass(scorer, batch.user), strict=True))
+        losses = [
+            part.list_loss(scorer.among(member), batch.user)
+            for part, member in zip(self._parts(), self.members, strict=True)
+        ]
+        terms = {"strata": self.weight * (1 - self.mix) * torch.stack(losses).sum()}
         if self.mix > 0:
             terms["whole"] = self.weight * self.mix * self.whole.list_loss(scorer, batch.user)
         return terms
+
+    def _one_pass(self, scorer: Scorer, ids: Tensor) -> Tensor:
+        """Both losses over all other items [T], without `weight`.
+
+        The groups' masses, of items in no list, make up the mass of the whole; a list's rest is the masses and the
+        items that only other lists hold. Nothing is ever subtracted from a mass.
+        """
+        user, weight = distinct(ids)
+        own, own_valid = self._group_lists(user)
+        n_own = own.shape[1] * own.shape[2]
+        listed, apart = [own.flatten(1)], [own_valid.flatten(1)]
+        if self.mixed:
+            listed.append(self.place[self.whole.kept[user]])
+            apart.append(self.whole.kept_valid[user])
+            in_rest_of, only_own = self.in_rest_of[user].long(), self.only_own[user]
+
+        def head(mass: Tensor, score: Tensor, rows: slice) -> Tensor:
+            share = weight[rows]
+            rest = mass[:, : self.groups]
+            if self.mixed:
+                of_whole = score[:, n_own:]
+                rest = joined_masses(rest, of_whole, in_rest_of[rows])
+            lists = score[:, :n_own].reshape(-1, own.shape[2])
+            each = share.unsqueeze(1).expand_as(rest).flatten()
+            loss = (1 - self.mix) * plackett_luce(lists, rest.flatten(), own_valid[rows].flatten(0, 1), each)
+            if not self.mixed:
+                return loss.unsqueeze(0)
+            # The lowest number instead of -inf, whose log-sum-exp has no gradient.
+            lowest = torch.finfo(mass.dtype).min
+            others = score[:, :n_own].masked_fill(~only_own[rows], lowest)
+            rest = torch.cat([mass.clamp(min=lowest), others], 1).logsumexp(1)
+            return torch.stack([loss, self.mix * plackett_luce(of_whole, rest, apart[1][rows], share)])
+
+        row, item = self.whole.seen.flat(user, weight > 0)
+        return scorer.among(self.order).listed_loss(
+            user, head, torch.cat(listed, 1), torch.cat(apart, 1), row, self.place[item], sizes=self.sizes
+        )

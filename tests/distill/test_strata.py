@@ -113,6 +113,25 @@ def test_both_terms_equal_a_slow_loop(draw: str, rest: str) -> None:
     assert terms["whole"].item() == pytest.approx(0.3 * 0.4 * whole.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("mix", [0.0, 0.4])
+@pytest.mark.parametrize("draw", ["top", "sampled"])
+@pytest.mark.parametrize("seed", range(3))
+def test_one_pass_gives_the_terms_and_gradient_of_the_lists_one_by_one(seed: int, draw: str, mix: float) -> None:
+    student, batch = toys.model(seed=7).double(), toys.batch(rows=40)
+    distiller = started(student, seed=seed, weight=0.3, mix=mix, draw=draw, interesting=7, temperature=3.0)
+    terms = distiller(student.scorer(), batch)
+    scorer = student.scorer()
+    lists = zip(distiller.parts, distiller.members, strict=True)
+    losses = [part.list_loss(scorer.among(member), batch.user) for part, member in lists]
+    expected = {"strata": 0.3 * (1 - mix) * torch.stack(losses).sum()}
+    if mix:
+        expected["whole"] = 0.3 * mix * distiller.whole.list_loss(scorer, batch.user)
+    torch.testing.assert_close(terms, expected, rtol=1e-12, atol=1e-12)
+    tables = student.user_table, student.item_table
+    found, wanted = (torch.autograd.grad(sum(some.values()), tables) for some in (terms, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
+
+
 def test_the_whole_list_alone_is_rrd() -> None:
     student, batch = toys.model(seed=7), toys.batch()
     plain = RRD(weight=0.3, interesting=5, depth=8)
@@ -130,7 +149,7 @@ def test_only_differences_inside_a_group_matter() -> None:
     class Lifted(InnerProductScorer):
         def among(self, item: torch.Tensor) -> InnerProductScorer:
             ones = torch.ones(len(self.user_vectors), 1)
-            lift = torch.full((len(item), 1), 3.0 if item.equal(distiller.members[1]) else 0.0)
+            lift = 3.0 * torch.isin(item, distiller.members[1]).float().unsqueeze(1)
             return InnerProductScorer(
                 torch.cat([self.user_vectors, ones], 1), torch.cat([self.item_vectors[item], lift], 1)
             )
