@@ -37,8 +37,9 @@ class DCD(Distiller):
     batch; an id with fewer errors than corrections has shorter lists, down to none where student and teacher agree; the
     ranking term of the paper is there (their training file leaves it out: `ranking_share: 0`).
 
-    Cost per step: that of RRD, and 2 C pairs for each of the B distinct users and of the distinct items of a batch. At
-    each refresh: U x depth + I x user_depth pairs.
+    Cost per step: that of RRD, and 2 C pairs for each of the B distinct users (with `rest: all` they are part of the
+    one pass over the catalogue) and of the distinct items of a batch. At each refresh: U x depth + I x user_depth
+    pairs.
 
     Args:
         weight: factor on all terms.
@@ -126,11 +127,21 @@ class DCD(Distiller):
         """RRD and both corrections."""
         if self.weight == 0:
             return {}
-        terms = {}
-        if self.ranking_share > 0:
-            terms["rrd"] = self.ranking_share * self.ranking.list_loss(scorer, batch.user)
-        if self.user_share > 0:
-            terms["user_correction"] = self.user_share * self.users.list_loss(scorer, batch.user)
+        terms: dict[str, Tensor] = {}
+        if self.ranking_share > 0 and self.user_share > 0 and self.ranking.rest == "all":
+            user, share = distinct(batch.user)
+
+            def corrections(score: Tensor, rows: slice) -> Tensor:
+                return self.user_share * self.users.loss_of(score, user[rows], share[rows])
+
+            names, items = ("rrd", "user_correction"), self.users.chosen(user)
+            losses = self.ranking.whole_loss(scorer, user, share, self.ranking_share, items, corrections)
+            terms |= dict(zip(names, losses, strict=True))
+        else:
+            if self.ranking_share > 0:
+                terms["rrd"] = self.ranking_share * self.ranking.list_loss(scorer, batch.user)
+            if self.user_share > 0:
+                terms["user_correction"] = self.user_share * self.users.list_loss(scorer, batch.user)
         if self.item_share > 0:
             terms["item_correction"] = self.item_share * self.items.list_loss(scorer.transposed(), batch.positive)
         return {name: self.weight * term for name, term in terms.items()}
@@ -183,6 +194,13 @@ class _Correction(nn.Module):
     def list_loss(self, scorer: Scorer, ids: Tensor) -> Tensor:
         """The unweighted loss, averaged over the distinct rows [B] given."""
         row, weight = distinct(ids)
-        score = scorer.pair_scores(row, torch.cat([self.under[row], self.over[row]], 1))
+        return self.loss_of(scorer.pair_scores(row, self.chosen(row)), row, weight)
+
+    def chosen(self, row: Tensor) -> Tensor:
+        """The corrections [B, 2 C] of some rows: underestimated, then overestimated ones."""
+        return torch.cat([self.under[row], self.over[row]], 1)
+
+    def loss_of(self, score: Tensor, row: Tensor, weight: Tensor) -> Tensor:
+        """The loss of their scores [B, 2 C], weighted."""
         under, over = score.chunk(2, 1)
         return relaxed_ranking(under, over, weight, self.under_valid[row], self.over_valid[row])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -113,12 +114,38 @@ class RRD(Distiller):
     def list_loss(self, scorer: Scorer, ids: Tensor) -> Tensor:
         """The unweighted loss, averaged over the distinct users [B] given (of the problem that `hold` was told)."""
         user, weight = distinct(ids)
-        kept, valid = self.kept[user], self.kept_valid[user]
         if self.rest == "sampled":
+            kept, valid = self.kept[user], self.kept_valid[user]
             score, below = scorer.pair_scores(user, kept), scorer.pair_scores(user, self.below[user])
             return relaxed_ranking(score, below, weight, valid, self.below_valid[user])
+        return self.whole_loss(scorer, user, weight).squeeze(0)
+
+    def whole_loss(
+        self,
+        scorer: Scorer,
+        user: Tensor,
+        weight: Tensor,
+        share: float = 1.0,
+        others: Tensor | None = None,
+        loss_of: Callable[[Tensor, slice], Tensor] | None = None,
+    ) -> Tensor:
+        """The loss with `rest: all`, beside a loss of some more scores from the same pass over the catalogue.
+
+        Shapes:
+            user: [B] distinct users. weight: [B]. share: factor on the list loss. others: [B, M] items of the second
+            loss. loss_of: their scores [b, M] and the slice of rows they belong to, to the sum of these rows' losses.
+            Returns: [1], with a second loss [2]; their sum is what may be differentiated.
+        """
+        kept, valid = self.kept[user], self.kept_valid[user]
+        k = kept.shape[1]
 
         def head(mass: Tensor, score: Tensor, rows: slice) -> Tensor:
-            return plackett_luce(score, mass.squeeze(1), valid[rows], weight[rows]).unsqueeze(0)
+            loss = share * plackett_luce(score[:, :k], mass.squeeze(1), valid[rows], weight[rows])
+            return loss.unsqueeze(0) if loss_of is None else torch.stack([loss, loss_of(score[:, k:], rows)])
 
-        return scorer.listed_loss(user, head, kept, valid, *self.seen.flat(user, weight > 0)).squeeze(0)
+        row, item = self.seen.flat(user, weight > 0)
+        if others is None:
+            return scorer.listed_loss(user, head, kept, valid, row, item)
+        # What is also kept is in no mass; the other ones are in the rest like any item.
+        apart = torch.cat([valid, torch.zeros_like(others, dtype=torch.bool)], 1)
+        return scorer.listed_loss(user, head, torch.cat([kept, others], 1), apart, row, item)

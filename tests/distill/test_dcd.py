@@ -162,6 +162,21 @@ def test_the_ranking_term_is_rrd_and_can_be_left_out() -> None:
     assert list(started(student, ranking_share=0.0, item_share=0.0)(student.scorer(), batch)) == ["user_correction"]
 
 
+def test_one_pass_gives_the_gradient_of_the_ranking_and_the_correction_one_by_one() -> None:
+    student, batch = toys.model(seed=7).double(), toys.batch(rows=40)
+    distiller = started(student, weight=0.3, ranking_share=0.7, user_share=2.0, item_share=0.0)
+    terms = distiller(student.scorer(), batch)
+    scorer = student.scorer()
+    expected = {
+        "rrd": 0.3 * 0.7 * distiller.ranking.list_loss(scorer, batch.user),
+        "user_correction": 0.3 * 2.0 * distiller.users.list_loss(scorer, batch.user),
+    }
+    torch.testing.assert_close(terms, expected, rtol=1e-12, atol=1e-12)
+    tables = student.user_table, student.item_table
+    found, wanted = (torch.autograd.grad(sum(some.values()), tables) for some in (terms, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
+
+
 def test_raising_an_underestimated_item_lowers_the_loss_and_an_overestimated_one_raises_it() -> None:
     student, user = toys.model(seed=7), 3
     distiller = started(student, ranking_share=0.0, item_share=0.0)
