@@ -287,5 +287,4 @@ def _shift(score: Tensor, buffer: Tensor, dropped: Sequence[Tensor], parts: Sequ
 
 def _part_of(sizes: Sequence[int], device: torch.device) -> Tensor:
     """[I] which part of the catalogue each item is in."""
-    size = torch.tensor(sizes, device=device)
-    return torch.arange(len(sizes), device=device).repeat_interleave(size, output_size=sum(sizes))
+    return torch.cat([torch.full((size,), s, device=device) for s, size in enumerate(sizes)])

@@ -115,6 +115,7 @@ class Strata(Distiller):
         nowhere = (group < 0).nonzero().squeeze(1)
         order = torch.cat([*members, nowhere])
         self.sizes = [*map(len, members), len(nowhere)]
+        self.group = torch.where(group < 0, self.groups, group).to(torch.int16).to(device)  # [I]
         self.order, self.place = order.to(device), order.argsort().to(device)
         if self.mixed and self.whole.draw == "top":
             self._compare_lists()
@@ -139,10 +140,10 @@ class Strata(Distiller):
         own, own_valid = self._group_lists(self.whole.user)
         own, own_valid = own.flatten(1), own_valid.flatten(1)
         whole, n_items = self.place[self.whole.kept], len(self.order)
-        group = torch.arange(self.groups + 1, dtype=torch.int16, device=whole.device)
-        group = group.repeat_interleave(group.new_tensor(self.sizes, dtype=torch.int64), output_size=n_items)
         listed = inside(whole, self.whole.kept_valid, own, own_valid, n_items)
-        self.in_rest_of = group[whole].masked_fill_(listed | ~self.whole.kept_valid, self.groups)  # [U, K]
+        self.in_rest_of = self.group[self.whole.kept].masked_fill_(
+            listed | ~self.whole.kept_valid, self.groups
+        )  # [U, K]
         self.only_own = own_valid & ~inside(own, own_valid, whole, self.whole.kept_valid, n_items)
 
     def _group_lists(self, user: Tensor) -> tuple[Tensor, Tensor]:

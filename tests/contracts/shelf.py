@@ -51,6 +51,7 @@ def distillers() -> dict[str, Callable[[], Distiller]]:
         "ir_rrd-published": partial(found["ir_rrd"], **DRAWN),
         "dcd-published": partial(found["dcd"], **DRAWN),
         "strata-published": partial(found["strata"], mix=0.5, **DRAWN),
+        "strata-mixed": partial(found["strata"], mix=0.5),
         "combined": lambda: Combined(parts={"list": found["rrd"](), "strata": found["unkd"]()}),
     }
     return found | made | {"vectors": VectorMatch, "together": Together, "curriculum": Curriculum}
