@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import recdistill.training.feed
 from contracts import shelf, toys
 from recdistill.dataset.popularity import popularity_groups
-from recdistill.dataset.sampling import SeenItems, UnseenSampler
+from recdistill.dataset.sampling import SeenItems, UnseenItems, UnseenSampler
 from recdistill.distill.none import NoDistillation
 from recdistill.models.base import Recommender
 from recdistill.ranking import by_chunk, select_top, top_k
@@ -39,7 +39,7 @@ from recdistill.types import SoftLabels
 
 MODELS = shelf.models()
 DISTILLERS = shelf.distillers()
-HOLDERS = (nn.Module, UnseenSampler, SeenItems, SoftLabels, Feed)  # objects whose tensors move
+HOLDERS = (nn.Module, UnseenItems, SeenItems, SoftLabels, Feed)  # objects whose tensors move
 
 
 class Device:
