@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import recdistill.training.feed
 from contracts import shelf, toys
 from recdistill.dataset.popularity import popularity_groups
-from recdistill.dataset.sampling import SeenItems, UnseenItems, UnseenSampler
+from recdistill.dataset.sampling import SeenItems, UnseenItems
 from recdistill.distill.none import NoDistillation
 from recdistill.models.base import Recommender
 from recdistill.ranking import by_chunk, select_top, top_k
