@@ -31,7 +31,8 @@ from recdistill.types import Batch
 
 BATCH, DECAY, RATE = 1024, 0.001, 0.001
 MILLION = 1_000_000
-KD_LIMITS = {"unkd": 1.5, "rrd": 3.0, "rrd-sampled": 3.0}
+LIST_LOSSES = ("rrd", "rrd-sampled", "ir_rrd", "dcd", "strata")
+KD_LIMITS = dict.fromkeys(("unkd", "rd", "cd", "ce_kd", "rce_kd"), 1.5) | dict.fromkeys(LIST_LOSSES, 3.0)
 CONF = Path(__file__).parents[2] / "conf" / "distill"
 
 
