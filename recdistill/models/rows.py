@@ -17,6 +17,7 @@ from recdistill.losses import bpr
 
 FEW = 8  # rows from which on a batched product is faster than a pass for each
 BLOCK_BYTES = 1 << 19  # of gathered rows on the CPU, half of a usual second-level cache
+AT_ONCE_BYTES = 1 << 22  # so few are one block: the calls of several cost more than the cache saves
 
 
 def pair_scores(users: Tensor, items: Tensor, user: Tensor, item: Tensor, *, by_rows: bool = False) -> Tensor:
@@ -149,7 +150,8 @@ def _gradient(table: Tensor, *parts: tuple[Tensor, Tensor], by_rows: bool) -> Te
 def _blocks(table: Tensor, width: int, *columns: Tensor) -> list[tuple[Tensor, ...]]:
     """The rows of a batch in blocks whose gathered item rows, `width` for each, fit the cache; off the CPU at once."""
     row_bytes = max(1, width * table.shape[1] * table.element_size())
-    size = max(1, BLOCK_BYTES // row_bytes) if table.device.type == "cpu" else max(1, len(columns[0]))
+    at_once = table.device.type != "cpu" or len(columns[0]) * row_bytes <= AT_ONCE_BYTES
+    size = max(1, len(columns[0]) if at_once else BLOCK_BYTES // row_bytes)
     return list(zip(*(torch.split(column, size) for column in columns), strict=True))
 
 

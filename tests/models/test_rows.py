@@ -24,6 +24,7 @@ def test_pair_scores_and_their_gradients_are_those_of_plain_look_ups(
     block: int, by_rows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows, "BLOCK_BYTES", block)
+    monkeypatch.setattr(rows, "AT_ONCE_BYTES", 0)
     users, items = tables()
     pull = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     score = pair_scores(users, items, USER, ITEM, by_rows=by_rows)
