@@ -54,6 +54,7 @@ class RCEKD(Distiller):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"ranking", "scores", "vectors"})
+    gamma: Tensor
 
     def __init__(
         self,
@@ -107,6 +108,8 @@ class RCEKD(Distiller):
             self.top_score = self.labels.score[:, : self.items]
             length = self.labels.length.clamp(max=self.items)
         self.top_valid = _prefix(length, self.top.shape[1])
+        # In the checkpoint: a run that was stopped behind its last epoch still tells of that epoch.
+        self.register_buffer("gamma", torch.ones(len(self.top), device=device))
 
     @torch.no_grad()
     def on_epoch_start(self, epoch: int, student: Recommender, generator: torch.Generator) -> None:

@@ -125,6 +125,7 @@ class DistillerContract:
         continued = Objective(other_student, other, 0.0)
         other_optimizer = torch.optim.Adam(continued.parameters(), lr=0.05, fused=True)
         load_checkpoint(tmp_path / "checkpoint", continued, other_optimizer)
+        assert other.to_record() == distiller.to_record()  # also of a run that was stopped after its last epoch
         for epoch in range(3, 6):
             values = []
             for one, rest in ((objective, optimizer), (continued, other_optimizer)):
