@@ -75,7 +75,7 @@ class RD(Distiller):
         self.weight, self.depth, self.temperature, self.steepness = weight, items, temperature, steepness
         self.draws, self.warm_up, self.per, self.quirks = draws, warm_up, per, reference_quirks
         self.renormalise = renormalise or reference_quirks
-        self.replaces_base_loss = reference_quirks
+        self.replaces_base_loss = reference_quirks and weight > 0  # a weight of 0 is no distillation
 
     def prepare(
         self, knowledge: Knowledge, interactions: Interactions, student: Recommender, generator: torch.Generator

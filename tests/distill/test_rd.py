@@ -175,3 +175,5 @@ def test_the_base_loss_is_kept_unless_the_quirks_of_a_published_comparison_are_a
     student = toys.model()
     assert list(Objective(student, started(student), 0.0)(toys.batch())) == ["base", "rd"]
     assert list(Objective(student, started(student, reference_quirks=True), 0.0)(toys.batch())) == ["rd"]
+    nothing = started(student, reference_quirks=True, weight=0.0)
+    assert list(Objective(student, nothing, 0.1)(toys.batch())) == ["base", "weight_decay"]
