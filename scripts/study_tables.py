@@ -31,16 +31,18 @@ def main() -> int:
     parser.add_argument("study", type=Path, help="the folder of a study")
     parser.add_argument("--k", type=int, default=20, help="the cut-off (default: 20)")
     parser.add_argument("--rival", default="rrd", help="the second row that all are tested against (default: rrd)")
+    parser.add_argument("--all-users", action="store_true", help="unpopular recall as UnKD has it, over all users")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="write frontier-DATASET.png there")
     asked = parser.parse_args()
     ledger = ledger_rows(asked.study / "ledger.jsonl")
     for place in sorted((asked.study / "final").iterdir()):
-        tried = [row for row in ledger if row["dataset"] == place.name and row["phase"] == "trial"]
-        rows = Rows(place, asked.k, asked.rival)
+        here = [row for row in ledger if row["dataset"] == place.name]
+        tried, final = ([row for row in here if row["phase"] == phase] for phase in ("trial", "final"))
+        rows = Rows(place, asked.k, asked.rival, "recall_all_users" if asked.all_users else "recall")
         print(f"\n**{place.name}**\n")
         print("\n".join(rows.table()))
         print("\nTrials, valid:\n")
-        print("\n".join(trials(tried)))
+        print("\n".join(trials(tried, {row["method"]: row["settings"] for row in final})))
         if asked.figures is not None:
             rows.draw(asked.figures / f"frontier-{place.name}.png")
     hours = sum(row["seconds"] for row in ledger) / 3600
@@ -51,10 +53,10 @@ def main() -> int:
 class Rows:
     """The final runs of one data set, compared."""
 
-    def __init__(self, place: Path, k: int, rival: str) -> None:
+    def __init__(self, place: Path, k: int, rival: str, in_group: str) -> None:
         """Read and test them."""
         self.name, self.ndcg, self.lift = place.name, f"test/ndcg@{k}", f"test/poplift@{k}"
-        self.metrics = [self.ndcg, f"test/recall@{k}", self.lift, f"test/recall@{k}/group=1"]
+        self.metrics = [self.ndcg, f"test/recall@{k}", self.lift, f"test/{in_group}@{k}/group=1"]
         runs, _ = find_runs([place])
         (self.made,) = compare(runs, self.metrics)
         shown = [row for row in self.made.rows if row.role != "scratch"]  # the method `scratch` is that very model
@@ -147,21 +149,22 @@ def _cpu(runs: Sequence[Run], row: Row) -> str:
     return f"{statistics.fmean(stage['student'] for stage in stages):.0f}"
 
 
-def trials(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """A line per method with every setting that was tried and its value; the best in bold."""
-    methods: dict[str, list[tuple[str, float]]] = {}
+def trials(rows: Sequence[Mapping[str, object]], chosen: Mapping[object, object]) -> list[str]:
+    """A line per method with every setting that was tried and its value; in bold what the final runs have.
+
+    That need not be the best: settings of an earlier space are in the ledger too.
+    """
+    methods: dict[str, dict[str, str]] = {}
     for row in rows:
         settings, value = row["settings"], row["value"]
         assert isinstance(settings, list)
         pairs = [str(word).partition("=") for word in settings]
-        words = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, _, value in pairs)
-        number = value if isinstance(value, float) else float("-inf")
-        methods.setdefault(str(row["method"]), []).append((words, number))
+        words = ", ".join(f"{key.rpartition('.')[2]} {setting}" for key, _, setting in pairs)
+        shown = f"{words} {value:.4f}" if isinstance(value, float) else f"{words} -"
+        is_chosen = settings == chosen.get(row["method"])
+        methods.setdefault(str(row["method"]), {})[words] = f"**{shown}**" if is_chosen else shown
     lines = ["| row | settings: valid/ndcg |", "|---|---|"]
-    for method, tried in methods.items():
-        best = max(value for _, value in tried)
-        cells = (f"**{words} {value:.4f}**" if value == best else f"{words} {value:.4f}" for words, value in tried)
-        lines.append(f"| {method} | {'; '.join(cells)} |")
+    lines += [f"| {method} | {'; '.join(tried.values())} |" for method, tried in methods.items()]
     return lines
 
 
