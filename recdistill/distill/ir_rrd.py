@@ -34,7 +34,7 @@ class IRRRD(Distiller):
 
     Args:
         weight: factor on both terms.
-        item_share: factor on the item side besides (the paper's lambda_I / lambda_U).
+        item_share: factor on the item side besides (the paper's lambda_I / lambda_U, times items / users of a step).
         interesting: K, items kept in order per user.
         uninteresting: items kept below per user (`rest: sampled` only).
         depth: how far down the teacher's ranking of items to look; at most `soft_labels.depth`.
