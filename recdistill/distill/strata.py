@@ -41,11 +41,12 @@ class Strata(Distiller):
         groups: G, number of popularity groups.
         interesting: K, items kept in order per user, shared equally among the groups.
         uninteresting: items kept below per user, shared equally among the groups (`rest: sampled` only).
-        depth: how far down the teacher's ranking of each group, and of all, to look (`draw: sampled` only).
+        depth: how far down the teacher's ranking of each group, and of all, to look (not used by
+            `draw: top` with `rest: all`).
         temperature: flatness of the draw, in ranks (`draw: sampled` only).
         draw: `top` or `sampled`, as in RRD.
         rest: `all` or `sampled`, as in RRD; sampled ones come from outside the training items and the top K/G of the
-            group (`draw: sampled`: its top `depth`).
+            group (`draw: sampled`: its top `depth`); those of the whole list from outside its top `depth`.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"ranking"})
