@@ -13,7 +13,7 @@ from contracts import toys
 from contracts.distiller import DistillerContract
 from recdistill.distill.base import Distiller
 from recdistill.runtime import generator
-from recdistill.types import Batch
+from recdistill.types import Batch, Interactions, Knowledge, Trajectory
 
 
 class RankingContract(DistillerContract):
@@ -63,6 +63,25 @@ class RankingContract(DistillerContract):
             _, slope = self.gradients(distiller, student, one)
             touched = set(slope.abs().sum(1).nonzero().squeeze(1).tolist())
             assert not touched & (set(seen.tolist()) - set(self.allowed(one)))
+
+    def test_users_with_one_unseen_item_or_none_have_a_finite_loss_and_touch_no_seen_item(self) -> None:
+        data = toys.interactions()
+        seen = torch.zeros(toys.N_USERS, toys.N_ITEMS, dtype=torch.bool)
+        seen[data.user, data.item] = True
+        seen[:2] = True
+        seen[0, 5] = False
+        full = Interactions(*seen.nonzero(as_tuple=True), toys.N_USERS, toys.N_ITEMS)
+        distiller, student = self.make(), toys.model()
+        labels = toys.labels(toys.model(seed=1), request=distiller.group_lists, data=full)
+        distiller.prepare(Knowledge({"toy": Trajectory("toy", (labels,))}, {}), full, student, generator(0, "d"))
+        distiller.on_epoch_start(0, student, generator(0, "d", 1))
+        for user in (0, 1):
+            one = Batch(torch.tensor([user]), torch.tensor([3]), torch.tensor([[5]]))
+            total, slope = self.gradients(distiller, student, one)
+            assert total.isfinite()
+            assert slope.isfinite().all()
+            touched = set(slope.abs().sum(1).nonzero().squeeze(1).tolist())
+            assert touched <= ({5} if user == 0 else set()) | set(self.allowed(one))
 
     def allowed(self, batch: Batch) -> Sequence[int]:
         """Seen items that a method may touch (an item side works on a batch's own items)."""
