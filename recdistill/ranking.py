@@ -77,7 +77,8 @@ def by_chunk(
 
 def _unseen_scores(scorer: Scorer, seen: SeenItems, part: Tensor, rows: int) -> Tensor:
     filled = part if len(part) == rows else torch.cat([part, part[-1:].expand(rows - len(part))])
-    return leave_out(scorer.all_scores(filled)[: len(part)].contiguous(), *seen.flat(part))
+    # float32, as a selection wants it: a distiller's student may have another precision.
+    return leave_out(scorer.all_scores(filled)[: len(part)].float().contiguous(), *seen.flat(part))
 
 
 def _too_large(n_items: int, device: torch.device) -> OutOfMemory:
