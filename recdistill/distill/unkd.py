@@ -87,8 +87,10 @@ class UnKD(Distiller):
         labels, device = knowledge.one(), device_of(student)
         assert labels.group_item is not None  # requested by `group_lists`
         assert labels.group_length is not None
-        self.lists = labels.group_item.to(device)  # [U, G, M]
-        self.length = labels.group_length.to(device).long()  # [U, G]
+        assert self.group_lists is not None
+        depth = self.group_lists.depth  # a store may hold more, for another part of a combination
+        self.lists = labels.group_item[:, :, :depth].to(device)  # [U, G, M]
+        self.length = labels.group_length.to(device).long().clamp(max=depth)  # [U, G]
         self.skipped = int((labels.group_length < 2).sum())
         self.per_group = self._numbers(interactions.popularity())
 

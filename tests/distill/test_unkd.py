@@ -153,6 +153,15 @@ def test_a_cell_of_two_items_gives_its_one_pair() -> None:
     assert distiller.worse[2, 3:6].tolist() == [second] * 3
 
 
+def test_lists_that_are_kept_deeper_for_another_part_are_read_to_its_own_depth() -> None:
+    ranked = labels(UnKD(groups=3, pairs=8, depth=6))
+    distiller = started(toys.model(), ranked=ranked, depth=2)
+    for group, pairs in enumerate((slice(0, 3), slice(3, 6), slice(6, 8))):
+        first, second = ranked.group_item[2, group, :2].tolist()
+        assert set(distiller.better[2, pairs].tolist()) == {first}
+        assert set(distiller.worse[2, pairs].tolist()) == {second}
+
+
 def test_raising_a_preferred_item_lowers_the_loss() -> None:
     student, user = toys.model(seed=7), 2
     distiller = started(student, pairs=3)
