@@ -142,7 +142,7 @@ def knowledge(stage: Stage, plan: Plan, teachers: dict[str, TrainedModel]) -> Kn
     if request is not None:
         group = popularity_groups(dataset.popularity, request.groups, request.partition)
         group = torch.where(dataset.popularity > 0, group, -1)  # items without interactions are in no stratum
-        layout = Layout(layout.n_items, layout.depth, group, request.depth, request.partition)
+        layout = Layout(layout.n_items, layout.depth, group, request.depth, request)
     user_depth = plan.distiller.user_depth
     trajectories = {}
     for name, teacher in teachers.items():
@@ -160,7 +160,8 @@ def _labels(
 ) -> SoftLabels:
     """One checkpoint's soft labels, from the cache or extracted now; with ranked users per item where asked for."""
     interactions = stage.dataset.training_view()
-    groups = None if layout.group is None else [int(layout.group.max()) + 1, layout.group_depth, layout.partition]
+    asked = layout.request  # not how many groups there are: greedy gives as many for other numbers, and not the same
+    groups = None if asked is None else [asked.groups, asked.depth, asked.partition]
     made_by = file_hash(weights or teacher.weights)
     parts = {"weights": made_by, "teacher": teacher.key, "dataset": stage.dataset.fingerprint}
 

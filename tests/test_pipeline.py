@@ -363,3 +363,14 @@ def test_users_of_items_have_a_store_of_their_own_and_leave_the_others_key_alone
     assert cached(outputs) == before
     ran(outputs, "deeper", "distill=ir_rrd", "distill.interesting_users=3", "distill.user_depth=10")
     assert len(set(cached(outputs)) - set(before)) == 4  # item, length, score, manifest of another key
+
+
+def test_soft_labels_of_other_groups_have_another_key_where_there_are_as_many_lists(tmp_path: Path) -> None:
+    """The greedy partition of this data set gives nine groups where eight or nine are asked for: not the same ones."""
+    own = ["distill=unkd", "distill.partition=greedy", "~distill.interesting", "scratch.enabled=false"]
+    eight, nine = (ran(tmp_path, str(groups), *own, f"distill.groups={groups}") for groups in (8, 9))
+    keys = [found["fingerprints"]["soft_labels"]["teacher"] for found in (eight, nine)]
+    lists = [np.load(tmp_path / "cache" / "soft_labels" / key / "group_item.npy") for key in keys]
+    assert lists[0].shape[1] == lists[1].shape[1] == 9
+    assert keys[0] != keys[1]
+    assert not np.array_equal(*lists)

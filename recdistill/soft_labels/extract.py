@@ -12,6 +12,7 @@ from recdistill.dataset.sampling import SeenItems
 from recdistill.models.base import Scorer
 from recdistill.ranking import by_chunk, select_top
 from recdistill.runtime import for_ranking
+from recdistill.types import GroupLists
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class Layout:
         depth: D, items kept per user (clipped to the catalogue).
         group: [I] popularity group of each item, or None; items of group -1 are in no list.
         group_depth: Dg, items kept per user and group.
-        partition: how the groups were made, for the record.
+        request: what the groups were made by, for the record.
     """
 
     n_items: int
     depth: int
     group: Tensor | None = None
     group_depth: int = 0
-    partition: str = "quantile"
+    request: GroupLists | None = None
 
     def fields(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Row shape and dtype by field."""
