@@ -131,8 +131,22 @@ def _about(node: dict[str, Any]) -> _About | None:
         return None
     for statement in ast.parse(source.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.ClassDef) and statement.name == name:
-            return _parse(statement)
+            about = _parse(statement)
+            if inner := _required_inside(node):
+                about.attributes.setdefault("requires", ", ".join(sorted(inner)))
+            return about
     return None
+
+
+def _required_inside(node: dict[str, Any]) -> set[str]:
+    """What the components below a node require together."""
+    found: set[str] = set()
+    for below in node.values():
+        if isinstance(below, dict):
+            about = _about(below)
+            said = about.attributes.get("requires") if about else None
+            found |= set(said.split(", ")) if said else _required_inside(below)
+    return found
 
 
 def _source(module: str) -> Path | None:
