@@ -206,9 +206,10 @@ def n_gpus() -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device (for the CPU: available memory of the machine)."""
+    """Bytes that this process can still have on a device (for the CPU: available memory of the machine)."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for reuse
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
@@ -216,17 +217,18 @@ def memory_line(needed: Mapping[str, int], device: torch.device) -> str:
     """What a training keeps resident, beside what is free.
 
     Args:
-        needed: bytes by kind.
+        needed: bytes by kind, those of what lies there already too.
         device: where it lies.
 
     Raises:
-        ConfigError: more is needed than is free on an accelerator.
+        ConfigError: more is needed than this process can have on an accelerator.
     """
     free, total = free_memory(device), sum(needed.values())
+    room = free + (torch.cuda.memory_allocated(device) if device.type == "cuda" else 0)
     parts = ", ".join(f"{kind} {size / 1e6:,.1f} MB" for kind, size in needed.items())
-    if device.type != "cpu" and total > free:
+    if device.type != "cpu" and total > room:
         raise ConfigError(
-            f"{total / 1e9:.1f} GB are needed on {device}: {parts}; {free / 1e9:.1f} GB are free",
+            f"{total / 1e9:.1f} GB are needed on {device}: {parts}; there are {room / 1e9:.1f} GB for this run",
             "what a step reads stays on the device, so that no step waits for a transfer",
             "use device=cpu, a smaller student.dim, fewer trainer.negatives or a smaller soft_labels.depth",
         )
@@ -237,8 +239,3 @@ def peak_memory() -> int:
     """Bytes: the largest resident size of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor; a no-op where it already lies."""
-    return tensor.to(device, non_blocking=True)

@@ -196,7 +196,7 @@ def distilled(stage: Stage, plan: Plan, knowledge: Knowledge) -> tuple[Recommend
     student = prepared(plan.student, interactions, device)
     distiller.prepare(knowledge, interactions, student, generator(stage.runtime.seed, "distiller"))
     distiller.to(device)
-    say(memory_line(resident_bytes(student, distiller, interactions), device))
+    say(memory_line(resident_bytes(student, distiller, interactions, plan.config.trainer.negatives), device))
     with training_progress("student", stage.bars) as on_epoch:
         done = fit(
             student,

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
+from types import FunctionType, ModuleType
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from contracts import toys
+from contracts import shelf, toys
 from recdistill.dataset.sampling import SeenItems
-from recdistill.distill.rrd import RRD
+from recdistill.distill.base import Distiller
+from recdistill.distill.none import NoDistillation
 from recdistill.errors import ConfigError
 from recdistill.models.base import InnerProductScorer
 from recdistill.ranking import top_k, top_k_and_ranks
@@ -106,13 +110,52 @@ def test_what_a_training_keeps_is_told_beside_what_is_free() -> None:
     assert line.endswith(" GB free on cpu")
 
 
-def test_a_training_counts_its_weights_four_times_and_all_tensors_that_it_holds() -> None:
-    student, method = toys.model(), RRD(interesting=4, depth=8)
-    method.prepare(toys.knowledge(), toys.interactions(), student, generator(0, "distiller"))
-    found = resident_bytes(student, method, toys.interactions())
-    assert found["weights and optimizer"] == 4 * 4 * 4 * (toys.N_USERS + toys.N_ITEMS)
-    assert found["graph, lists and draws"] >= toys.N_USERS * 4 * 8
-    assert found["interactions and an epoch of triplets"] == 8 * 8 * len(toys.interactions())
+def test_what_torch_keeps_for_reuse_on_a_gpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"mem_get_info": (10, 100), "memory_reserved": 60, "memory_allocated": 25}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_memory(torch.device("cuda")) == 10 + 60 - 25
+
+
+def test_what_lies_on_a_gpu_already_is_not_needed_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    gb = 1_000_000_000
+    for name, value in {"mem_get_info": (3 * gb, 0), "memory_reserved": 5 * gb, "memory_allocated": 5 * gb}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    device = torch.device("cuda")
+    assert memory_line({"lists": 7 * gb}, device) == "memory: lists 7,000.0 MB; 3.0 GB free on cuda"
+    with pytest.raises(ConfigError, match=r"9.0 GB are needed on cuda: lists 9,000.0 MB; there are 8.0 GB") as caught:
+        memory_line({"lists": 9 * gb}, device)
+    assert "device=cpu" in caught.value.fix
+
+
+def test_a_training_counts_its_weights_five_times_and_its_triplets_by_their_negatives() -> None:
+    found = resident_bytes(toys.model(), NoDistillation(), toys.interactions(), negatives=3)
+    assert found["weights and optimizer"] == 5 * 4 * 4 * (toys.N_USERS + toys.N_ITEMS)
+    assert found["interactions and an epoch of triplets"] == 8 * (7 + 3 * 3) * len(toys.interactions())
+    assert found["graph and lists"] == 0
+
+
+@pytest.mark.parametrize("distiller", shelf.distillers())
+def test_a_training_counts_every_tensor_that_its_distiller_holds_once(distiller: str) -> None:
+    several = distiller == "curriculum"
+    student, method = toys.model(), shelf.distillers()[distiller]()
+    knowledge = toys.knowledge(2 if several else 1, 3 if several else 1, request=method.group_lists)
+    method.prepare(knowledge, toys.interactions(), student, generator(0, "distiller"))
+    found = resident_bytes(student, method, toys.interactions(), negatives=1)["graph and lists"]
+    assert found == storages(method)
+
+
+def storages(method: Distiller) -> int:
+    """Bytes of all that is reached from an object, as the garbage collector follows it, without parameters."""
+    reached, todo, sizes = set(), [method], {}
+    while todo:
+        one = todo.pop()
+        if id(one) in reached or isinstance(one, type | ModuleType | FunctionType | nn.Parameter):
+            continue
+        reached.add(id(one))
+        if isinstance(one, Tensor):
+            sizes[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+        todo += gc.get_referents(one)
+    return sum(sizes.values())
 
 
 def test_auto_takes_a_gpu_only_where_there_is_one() -> None:

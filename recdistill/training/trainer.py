@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recdistill.config import TrainerConfig
+from recdistill.dataset.sampling import SeenItems, UnseenItems
 from recdistill.distill.base import Distiller
 from recdistill.errors import TrainingError
 from recdistill.models.base import Recommender
@@ -21,7 +22,7 @@ from recdistill.training.checkpoint import TrainState, load_checkpoint, save_che
 from recdistill.training.feed import Feed
 from recdistill.training.objective import Objective
 from recdistill.training.optimizers import make_optimizer
-from recdistill.types import Interactions
+from recdistill.types import Interactions, SoftLabels
 
 
 @dataclass(frozen=True)
@@ -117,20 +118,43 @@ def fit(
     return Fit(state.history, state.epoch, state.best_epoch, state.best_value)
 
 
-def resident_bytes(student: Recommender, distiller: Distiller, interactions: Interactions) -> dict[str, int]:
-    """What a training keeps on the device, by kind: weights with their gradients and two moments, buffers, triplets."""
-    modules = (student, distiller)
-    parameters = sum(_bytes(value) for module in modules for value in module.parameters())
-    held = [value for module in modules for value in (*module.buffers(), *vars(module).values())]
+def resident_bytes(
+    student: Recommender, distiller: Distiller, interactions: Interactions, negatives: int
+) -> dict[str, int]:
+    """What a training keeps where the student lies, by kind; what a distiller draws in an epoch comes on top.
+
+    Weights count five times: with their gradients, two moments and the best so far. An interaction counts seven
+    numbers of 8 bytes (itself, its place in the sampler and in the batches) and three for each negative.
+    """
+    device = next(student.parameters()).device
+    parameters = [value for module in (student, distiller) for value in module.parameters()]
+    held = {storage.data_ptr(): storage.nbytes() for storage in _storages((student, distiller), device, set())}
+    for value in parameters:
+        held.pop(value.untyped_storage().data_ptr(), None)
     return {
-        "weights and optimizer": 4 * parameters,
-        "graph, lists and draws": sum(_bytes(value) for value in held if isinstance(value, Tensor)),
-        "interactions and an epoch of triplets": 8 * _bytes(interactions.user),
+        "weights and optimizer": 5 * sum(value.numel() * value.element_size() for value in parameters),
+        "graph and lists": sum(held.values()),
+        "interactions and an epoch of triplets": 8 * (7 + 3 * negatives) * len(interactions),
     }
 
 
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def _storages(value: object, device: torch.device, known: set[int]) -> Iterator[torch.UntypedStorage]:
+    """The memory of all tensors on a device that are reached from a value."""
+    if id(value) in known:
+        return
+    known.add(id(value))
+    inner: Iterable[object] = ()
+    if isinstance(value, Tensor):
+        if value.device == device:
+            yield value.untyped_storage()
+    elif isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    elif isinstance(value, nn.Module | SeenItems | UnseenItems | SoftLabels):
+        inner = vars(value).values()
+    for one in inner:
+        yield from _storages(one, device, known)
 
 
 def train_step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Any) -> tuple[list[str], Tensor]:

@@ -114,6 +114,9 @@ class OnDevice(Tensor):
     def tolist(self) -> list[Any]:
         return self.cpu().tolist()
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.held.untyped_storage()
+
     def numpy(self) -> Any:
         raise Mixed("numpy() of a tensor on a device")
 
