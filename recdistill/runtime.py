@@ -130,7 +130,7 @@ def for_ranking() -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed; on the CPU, and in CUDA's libraries, torch says it in words only."""
-    words = ("can't allocate memory", "std::bad_alloc", "STATUS_ALLOC_FAILED")
+    words = ("can't allocate memory", "std::bad_alloc", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from recdistill.config import TrainerConfig
 from recdistill.dataset.sampling import SeenItems, UnseenItems
 from recdistill.distill.base import Distiller
-from recdistill.errors import TrainingError
+from recdistill.errors import OutOfMemory, TrainingError
 from recdistill.models.base import Recommender
-from recdistill.runtime import generator
+from recdistill.runtime import free_memory, generator, is_out_of_memory
 from recdistill.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from recdistill.training.feed import Feed
 from recdistill.training.objective import Objective
@@ -80,6 +80,7 @@ def fit(
 
     Raises:
         TrainingError: a loss term became NaN or infinite; the weights of the best evaluation so far are restored.
+        OutOfMemory: memory does not hold an epoch's draws or a step.
     """
     objective = Objective(student, distiller, settings.weight_decay)
     trained = distiller.trained_models(student)
@@ -94,11 +95,15 @@ def fit(
         state.epoch += 1
         started = time.perf_counter()
         objective.train()
-        distiller.on_epoch_start(state.epoch - 1, student, generator(seed, "distiller", state.epoch, device))
         try:
+            distiller.on_epoch_start(state.epoch - 1, student, generator(seed, "distiller", state.epoch, device))
             row = _run_epoch(objective, optimizer, feed, state.epoch)
         except TrainingError:
             _restore(trained, state.best)
+            raise
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise _too_large(settings, state.epoch, device) from error
             raise
         value = None
         if state.epoch % settings.eval_every == 0 or state.epoch == settings.epochs:
@@ -190,6 +195,14 @@ def _check_finite(terms: Tensor, names: Sequence[str], epoch: int) -> None:
             "a loss that is not finite destroys the weights; the best weights so far are kept",
             "lower trainer.learning_rate or the weight of that term (distill.weight)",
         )
+
+
+def _too_large(settings: TrainerConfig, epoch: int, device: torch.device) -> OutOfMemory:
+    return OutOfMemory(
+        f"the memory of {device} does not hold a training in batches of {settings.batch_size:,} rows (epoch {epoch})",
+        f"a step needs room beside what stays there; {free_memory(device) / 1e6:,.1f} MB are free",
+        "use a smaller trainer.batch_size, fewer trainer.negatives, a smaller dim or soft_labels.depth, or device=cpu",
+    )
 
 
 def _weights(models: dict[str, Recommender]) -> dict[str, Tensor]:

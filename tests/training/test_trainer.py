@@ -15,7 +15,7 @@ from recdistill.distill.base import Distiller
 from recdistill.distill.none import NoDistillation
 from recdistill.distill.rrd import RRD
 from recdistill.distill.unkd import UnKD
-from recdistill.errors import SettingsError, TrainingError
+from recdistill.errors import OutOfMemory, SettingsError, TrainingError
 from recdistill.models.base import Recommender, Scorer
 from recdistill.runtime import generator
 from recdistill.training.objective import Objective
@@ -130,6 +130,30 @@ def test_a_term_that_is_not_finite_is_named_with_its_place_and_the_best_weights_
         fitted(student, values, Breaks(5, value))
     assert f"'fragile' is {value} in epoch 5, step 3" in caught.value.what
     assert same(student.state_dict(), values.seen[0])
+
+
+class Fails(NoDistillation):
+    """Its step raises."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, scorer: Scorer, batch: Batch) -> dict[str, Tensor]:
+        raise self.error
+
+
+def test_a_step_that_memory_does_not_hold_says_what_would_be_smaller() -> None:
+    with pytest.raises(OutOfMemory) as caught:
+        fitted(toys.model(), Values(0.5), Fails(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")))
+    assert caught.value.what == "the memory of cpu does not hold a training in batches of 16 rows (epoch 1)"
+    assert "MB are free" in caught.value.why
+    assert "trainer.batch_size" in caught.value.fix
+
+
+def test_another_error_in_a_step_is_not_taken_for_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="something else"):
+        fitted(toys.model(), Values(0.5), Fails(RuntimeError("something else")))
 
 
 def test_weights_before_any_evaluation_are_the_initial_ones() -> None:
