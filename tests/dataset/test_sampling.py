@@ -105,8 +105,25 @@ def test_draws_do_not_depend_on_how_they_are_cut_into_blocks(monkeypatch: pytest
     sampler = unseen_sampler(of([{1}, {2, 3, 4, 5}], 9))
     user = torch.arange(2).repeat(500)
     whole = sampler.draw(user, seeded(4))
-    monkeypatch.setattr("recdistill.dataset.sampling.BLOCK", 7)
-    assert sampler.draw(user, seeded(4)).equal(whole)
+    for name, static in {"BLOCK": False, "DEVICE_BLOCK": True}.items():
+        monkeypatch.setattr(f"recdistill.dataset.sampling.{name}", 7)
+        assert sampler.draw(user, seeded(4), static=static).equal(whole)
+
+
+def test_drawing_with_static_shapes_holds_the_values_of_one_block_beside_the_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("recdistill.dataset.sampling.DEVICE_BLOCK", 100)
+    sizes: list[int] = []
+
+    class Watched(UnseenSampler):
+        def is_seen(self, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(user))
+            return super().is_seen(user, item)
+
+    sampler = Watched(*of([{1}, {2}], 9).csr(), 9)
+    sampler.draw(torch.arange(2).repeat(125), seeded(), static=True)
+    assert sizes == [100, 100, 50]
 
 
 @settings(max_examples=60, deadline=None)
