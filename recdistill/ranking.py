@@ -19,6 +19,7 @@ from recdistill.types import Interactions, TopK
 
 CHUNK_BYTES = 1 << 22  # of scores: they stay in the cache between the product and the selection
 CHUNK_ROWS = 64  # and at least so many users: a product of fewer rows reads the items' table for too little
+DEVICE_CHUNK_BYTES = 1 << 28  # off the CPU, where a smaller product costs as much: the launches of its kernels
 FOLD = 8  # columns to a maximum; a row is folded while it has FOLD^2 columns or more for each of the k
 T = TypeVar("T")
 log = logging.getLogger("recdistill")
@@ -54,7 +55,7 @@ def by_chunk(
     Raises:
         OutOfMemory: memory does not hold one user's scores.
     """
-    wanted = min(chunk or chunk_rows(n_items), max(len(user), 1))
+    wanted = min(chunk or chunk_rows(n_items, user.device), max(len(user), 1))
     done: list[T] = []
     first = 0
     while first < len(user):
@@ -91,9 +92,9 @@ def _too_large(n_items: int, device: torch.device) -> OutOfMemory:
     )
 
 
-def chunk_rows(n_items: int) -> int:
-    """Users per product, from the size of the catalogue alone: the same on every machine."""
-    return max(CHUNK_ROWS, CHUNK_BYTES // (4 * n_items))
+def chunk_rows(n_items: int, device: torch.device) -> int:
+    """Users per product, from the size of the catalogue and the kind of device alone: the same on every machine."""
+    return max(CHUNK_ROWS, (CHUNK_BYTES if device.type == "cpu" else DEVICE_CHUNK_BYTES) // (4 * n_items))
 
 
 def leave_out(score: Tensor, row: Tensor, item: Tensor) -> Tensor:

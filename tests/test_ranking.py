@@ -15,6 +15,7 @@ from recdistill.ranking import (
     _ranks_in_blocks,
     _ranks_one_by_one,
     by_chunk,
+    chunk_rows,
     leave_out,
     select_top,
     top_k,
@@ -180,6 +181,16 @@ def test_lists_do_not_depend_on_how_users_are_cut_into_chunks(chunk: int) -> Non
     assert torch.equal(whole.item, cut.item)
     assert torch.equal(whole.score, cut.score)
     assert torch.equal(whole.length, cut.length)
+
+
+@pytest.mark.parametrize(
+    ("device", "n_items", "rows"),
+    [("cpu", 1_000, 1_048), ("cpu", 1_000_000, 64), ("cuda", 1_000_000, 67), ("cuda", 10_000_000, 64)],
+)
+def test_the_catalogue_and_the_kind_of_device_say_how_many_users_a_chunk_has(
+    device: str, n_items: int, rows: int
+) -> None:
+    assert chunk_rows(n_items, torch.device(device)) == rows
 
 
 def test_every_chunk_has_one_shape_and_all_users_come_once() -> None:

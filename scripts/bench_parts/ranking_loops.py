@@ -117,7 +117,7 @@ def _list_loss(name: str, scale: Scale, device: str, ours: object, batch: Batch)
     model = scale.model().to(device)
     users = model.user_table.detach()[distinct(batch.user)[0]]
     items = model.item_table.detach()
-    rows = min(len(users), chunk_rows(len(items)))
+    rows = min(len(users), chunk_rows(len(items), users.device))
     parts = list(users.split(rows))
     scores = torch.empty(rows, len(items), device=device)
     out = torch.empty_like(items)
@@ -136,7 +136,7 @@ def _list_loss(name: str, scale: Scale, device: str, ours: object, batch: Batch)
 
 def _products(users: torch.Tensor, items: torch.Tensor, user: torch.Tensor, k: int = 0) -> object:
     """All scores of some users in chunks of the cache's size, into one buffer; and their k best where k > 0."""
-    rows = min(len(user), chunk_rows(len(items)))
+    rows = min(len(user), chunk_rows(len(items), user.device))
     buffer = torch.empty(rows, len(items), device=items.device)
     parts = [users[part] for part in user.split(rows)]
 
