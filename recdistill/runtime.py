@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -211,6 +212,18 @@ def free_memory(device: torch.device) -> int:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for reuse
         return int(torch.cuda.mem_get_info(device)[0]) + kept
     return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def device_record(device: torch.device) -> dict[str, Any]:
+    """For the record: the device, and of a GPU its name, torch's CUDA version and the most that tensors took of it."""
+    card = {}
+    if device.type == "cuda":
+        card = {
+            "gpu": torch.cuda.get_device_name(device),
+            "cuda": torch.version.cuda,
+            "peak_gpu_bytes": torch.cuda.max_memory_allocated(device),
+        }
+    return {"device": str(device), **card}
 
 
 def memory_line(needed: Mapping[str, int], device: torch.device) -> str:

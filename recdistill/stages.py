@@ -32,7 +32,7 @@ from recdistill.report.record import (
     write_results,
     write_tables,
 )
-from recdistill.runtime import Runtime, generator, memory_line, peak_memory
+from recdistill.runtime import Runtime, device_record, generator, memory_line, peak_memory
 from recdistill.soft_labels.cache import FORMAT_VERSION, soft_labels
 from recdistill.soft_labels.extract import Layout
 from recdistill.soft_labels.guard import refuse_other_split
@@ -328,7 +328,7 @@ def recorded(
             "run": {
                 "dir": str(folder),
                 "seed": runtime.seed,
-                "device": str(runtime.device),
+                **device_record(runtime.device),
                 "dtype": "float32",
                 "threads": runtime.threads,
                 "ranking_threads": runtime.ranking_threads,

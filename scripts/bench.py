@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from bench_parts import ranking_loops, sampling_loops, training_loops, whole
 from bench_parts.data import SCALES, Scale
 from bench_parts.measure import Row
 from bench_parts.show import markdown, missed, print_rows
 
-from recdistill.runtime import start
+from recdistill.runtime import device_record, start
 
 Loop = Callable[[Scale, str], Row | Iterator[Row]]
 LOOPS: dict[str, tuple[str, Loop]] = {  # at which scales, and how
@@ -72,7 +73,7 @@ def main() -> int:
                 print(f"{name} at {scale} ...", file=sys.stderr, flush=True)
                 made = loop(SCALES[scale], asked.device)
                 rows += [made] if isinstance(made, Row) else list(made)
-    about |= {"device": asked.device, "seconds": round(time.perf_counter() - started)}
+    about |= device_record(torch.device(asked.device)) | {"seconds": round(time.perf_counter() - started)}
     if asked.json:
         asked.json.write_text(json.dumps({"machine": about, "rows": [row.to_json() for row in rows]}, indent=1))
     print_rows(rows, about)

@@ -17,6 +17,7 @@ from recdistill.errors import ConfigError
 from recdistill.models.base import InnerProductScorer
 from recdistill.ranking import top_k, top_k_and_ranks
 from recdistill.runtime import (
+    device_record,
     faster_ranking_threads,
     for_ranking,
     free_memory,
@@ -108,6 +109,15 @@ def test_what_a_training_keeps_is_told_beside_what_is_free() -> None:
     line = memory_line({"weights": 2_500_000, "lists": 1_000_000}, torch.device("cpu"))
     assert line.startswith("memory: weights 2.5 MB, lists 1.0 MB; ")
     assert line.endswith(" GB free on cpu")
+
+
+def test_the_record_of_a_run_on_a_gpu_names_the_card_and_the_most_that_it_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_record(torch.device("cpu")) == {"device": "cpu"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card of {device}")
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    found = device_record(torch.device("cuda:1"))
+    assert found == {"device": "cuda:1", "gpu": "card of cuda:1", "cuda": "12.8", "peak_gpu_bytes": 5}
 
 
 def test_what_torch_keeps_for_reuse_on_a_gpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def negatives(scale: Scale, device: str) -> Row:
     sampler = unseen_sampler(data, device)
     some = torch.randint(len(data), (MILLION,), generator=generator(0, "bench")).sort().values
     user = data.user[some].to(device)
-    shuffled = user[torch.randperm(MILLION, generator=generator(0, "bench"))]
+    shuffled = user[torch.randperm(MILLION, generator=generator(0, "bench")).to(device)]
     seen, users = naive.item_sets(data), shuffled.tolist()
     works = {
         "ours": lambda: sampler.draw(user, generator(0, "negatives", device=device)),
