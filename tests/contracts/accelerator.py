@@ -46,6 +46,7 @@ DISTILLERS = shelf.distillers()
 CPU = torch.device("cpu")
 EPOCHS, EVAL_EVERY = 3, 2
 Found = dict[str, Tensor]
+place: Any = pretence  # where the device is; tests on a real one put `contracts.cuda` here
 
 
 def made(name: str) -> Recommender:
@@ -212,7 +213,7 @@ def unwaiting(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function; the host must not wait for the device in it."""
 
     def called(*args: Any, **kwargs: Any) -> Any:
-        with pretence.without_waiting():
+        with place.without_waiting():
             return function(*args, **kwargs)
 
     return called
@@ -234,7 +235,7 @@ def on_device(*, ranks_wait: bool = False) -> Iterator[torch.device]:
     for holder, name, function in watched:
         setattr(holder, name, unwaiting(function))
     try:
-        with pretence.pretending() as device:
+        with place.used() as device:
             yield device
     finally:
         for holder, name, function in watched:

@@ -9,7 +9,7 @@ is shown. The device is made for the whole process and cannot be undone.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,21 +55,27 @@ def begin() -> torch.device | None:
 
 
 @contextmanager
-def pretending() -> Iterator[torch.device]:
+def used() -> Iterator[torch.device]:
     """Let tensors be made on the device, and recdistill's generators for it be made."""
-    changed = [
+    with generators_made_by(generator), _Places(), _Uploads():
+        yield _State.device
+
+
+@contextmanager
+def generators_made_by(make: Callable[..., torch.Generator]) -> Iterator[None]:
+    """Let another function stand in wherever recdistill holds `runtime.generator`."""
+    holders = [
         module
         for name, module in list(sys.modules.items())
         if name.startswith("recdistill.") and getattr(module, "generator", None) is _generator
     ]
-    for module in changed:
-        module.generator = generator  # type: ignore[attr-defined]
+    for module in holders:
+        vars(module)["generator"] = make
     try:
-        with _Places(), _Uploads():
-            yield _State.device
+        yield
     finally:
-        for module in changed:
-            module.generator = _generator  # type: ignore[attr-defined]
+        for module in holders:
+            vars(module)["generator"] = _generator
 
 
 @contextmanager
