@@ -61,7 +61,8 @@ class RowAdam(torch.optim.Optimizer):
         keep, keep_square = betas
         state = self.state[table]
         if not state:
-            state["step"] = torch.zeros((), device=table.device)
+            # On the host, where counting launches nothing and where a checkpoint puts it.
+            state["step"] = torch.zeros(())
             state["exp_avg"] = torch.zeros_like(table)
             state["exp_avg_sq"] = torch.zeros_like(table)
         step, mean, square = state["step"], state["exp_avg"], state["exp_avg_sq"]

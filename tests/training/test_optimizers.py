@@ -109,3 +109,12 @@ def test_training_under_row_adam_leaves_the_rows_of_absent_users_alone_and_learn
 def test_the_two_names_give_the_two_optimizers() -> None:
     assert type(make_optimizer("adam", [table()], 0.1)) is torch.optim.Adam
     assert type(make_optimizer("row_adam", [table()], 0.1)) is RowAdam
+
+
+def test_row_adam_counts_its_steps_on_the_host_wherever_the_table_lies() -> None:
+    parameter = nn.Parameter(torch.zeros(5, 3, device="meta"))
+    optimizer = RowAdam([parameter], lr=0.1)
+    for count in (1, 2):
+        parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        assert optimizer.state[parameter]["step"] == count  # on the meta device it would have no value
