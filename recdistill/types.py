@@ -137,11 +137,22 @@ class SoftLabels:
     item_vectors: Tensor | None = None
     transposed: SoftLabels | None = None
 
-    def to(self, device: torch.device) -> SoftLabels:
-        """The ranking, its scores and the vectors on a device; without group lists and `transposed`."""
-        fields = ("item", "length", "score", "user_vectors", "item_vectors")
-        moved = {name: value.to(device) for name in fields if (value := getattr(self, name)) is not None}
-        return replace(self, group_item=None, group_length=None, transposed=None, **moved)
+    def to(self, device: torch.device, depth: int) -> SoftLabels:
+        """The first `depth` places with their scores and the vectors on a device; without group lists and `transposed`.
+
+        A row that ends earlier keeps its length.
+        """
+        return replace(
+            self,
+            item=self.item[:, :depth].to(device),
+            score=self.score[:, :depth].to(device),
+            length=self.length.clamp(max=depth).to(device),
+            user_vectors=None if self.user_vectors is None else self.user_vectors.to(device),
+            item_vectors=None if self.item_vectors is None else self.item_vectors.to(device),
+            group_item=None,
+            group_length=None,
+            transposed=None,
+        )
 
     def score_at(self, user: Tensor, item: Tensor) -> Tensor:
         """Teacher's raw scores of arbitrary items.

@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -152,6 +153,17 @@ def test_a_training_counts_every_tensor_that_its_distiller_holds_once(distiller:
     method.prepare(knowledge, toys.interactions(), student, generator(0, "distiller"))
     found = resident_bytes(student, method, toys.interactions(), negatives=1)["graph and lists"]
     assert found == storages(method)
+
+
+@pytest.mark.parametrize(("guide", "width"), [("student", 0), ("random", 0), ("teacher", 8)])
+def test_of_a_ranking_only_what_a_distiller_reads_goes_to_the_device(guide: str, width: int) -> None:
+    for name, settings in {"cd": {"items": 3, "pool": 8}, "ce_kd": {"items": 8}}.items():
+        if name == "ce_kd" and guide == "random":
+            continue
+        method: Any = shelf.distillers()[name](guide=guide, **settings)
+        method.prepare(toys.knowledge(), toys.interactions(), toys.model(), generator(0, "distiller"))
+        assert method.labels.item.shape == method.labels.score.shape == (toys.N_USERS, width)
+        assert method.labels.length.max() <= width
 
 
 def storages(method: Distiller) -> int:

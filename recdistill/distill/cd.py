@@ -83,7 +83,7 @@ class CD(Distiller):
     ) -> None:
         """Take the teacher's vectors and what the guide draws from."""
         device = device_of(student)
-        self.labels: SoftLabels = knowledge.one().to(device)
+        self.labels: SoftLabels = knowledge.one().to(device, self.depth)
         self.n_items = interactions.n_items
         self.reach = min(self.pool, self.n_items)
         self.everybody = torch.arange(interactions.n_users, device=device)

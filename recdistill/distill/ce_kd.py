@@ -84,7 +84,7 @@ class CEKD(Distiller):
         self.n_items = interactions.n_items
         self.everybody = torch.arange(interactions.n_users, device=device)
         self.seen = SeenItems(interactions.none() if self.quirks else interactions, device)
-        self.labels: SoftLabels = labels.to(device)
+        self.labels: SoftLabels = labels.to(device, self.depth)
         if self.guide == "teacher" and not self.quirks:
             item = self.labels.item[:, : self.items].long()
             self._hold(item, self.labels.length, self.labels.score[:, : self.items])

@@ -96,7 +96,7 @@ class RCEKD(Distiller):
         self.n_items = interactions.n_items
         self.everybody = torch.arange(interactions.n_users, device=device)
         self.seen = SeenItems(interactions.none() if self.quirks else interactions, device)
-        self.labels: SoftLabels = labels.to(device)
+        self.labels: SoftLabels = labels.to(device, self.depth)
         if self.quirks:
             assert labels.user_vectors is not None  # required
             assert labels.item_vectors is not None
