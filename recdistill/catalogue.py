@@ -259,7 +259,7 @@ def _left_out(entries: _Entries, n_rows: int, n_items: int, chunk: int, static: 
         yield from ([] for _ in firsts)
         return
     if static:
-        slot = row * n_items + column
+        slot = torch.add(column, row, alpha=n_items)
         for first in firsts:
             size, here = min(chunk, n_rows - first) * n_items, slot - first * n_items
             yield [torch.where((here >= 0) & (here < size), here, size)]
@@ -267,10 +267,10 @@ def _left_out(entries: _Entries, n_rows: int, n_items: int, chunk: int, static: 
     if (row[1:] < row[:-1]).any():  # seldom: what is seen comes user by user
         row, order = row.sort()
         column = column[order]
-    slot = row * n_items + column
+    slot = torch.add(column, row, alpha=n_items)
     bounds = torch.searchsorted(row, row.new_tensor([*firsts, n_rows])).tolist()
     for first, (start, stop) in zip(firsts, pairwise(bounds), strict=True):
-        yield [slot[start:stop] - first * n_items]
+        yield [slot[start:stop].sub_(first * n_items)]
 
 
 def _shift(score: Tensor, buffer: Tensor, dropped: Sequence[Tensor], parts: Sequence[slice]) -> Tensor:
