@@ -34,12 +34,12 @@ def distinct(ids: Tensor, *, per_row: bool = False, static: bool | None = None) 
     ordered = ids.sort().values
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
-    last = ordered.roll(-1) != ordered
-    last[-1] = True
     if static is None:
         static = ids.device.type != "cpu"
     if per_row:
         # The first row of a run carries the length of the run: the position behind its last row minus its own.
+        last = ordered.roll(-1) != ordered
+        last[-1] = True
         position = torch.arange(len(ordered), device=ids.device)
         behind = torch.where(last, position + 1, len(ordered))
         weight = torch.where(first, behind.flip(0).cummin(0).values.flip(0) - position, 0) / len(ordered)
@@ -48,7 +48,8 @@ def distinct(ids: Tensor, *, per_row: bool = False, static: bool | None = None) 
     weight = weight.to(torch.float32)
     if static:
         return ordered, weight
-    return ordered[first], weight[first]
+    kept = first.nonzero().squeeze(1)
+    return ordered.index_select(0, kept), weight.index_select(0, kept)
 
 
 def bpr(gap: Tensor) -> Tensor:

@@ -104,7 +104,8 @@ class RD(Distiller):
         if self.weight == 0:
             return {}
         user, share = distinct(batch.user, per_row=self.per == "row")
-        score, weight = scorer.pair_scores(user, self.top[user]), self.by_place[user]
+        score = scorer.pair_scores(user, self.top.index_select(0, user))
+        weight = self.by_place.index_select(0, user)
         if self.dynamic:
             above = self._above(scorer, user, score.detach())
             weight = weight * rank_discrepancy(above, self.draws, self.n_items, self.steepness, first=self.quirks)
