@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_BYTES, DEVICE_BYTES = 32 << 20, 1 << 28  # of a chunk's scores, on the CPU and elsewhere
+CHUNK_BYTES, DEVICE_BYTES = 8 << 20, 1 << 28  # of a chunk's scores, on the CPU and elsewhere
+CHUNK_ROWS = 64  # at least: fewer make slow products, and so many scores are no more than a table of items that wide
 TILE_ROWS, TILE_BYTES = 512, 2 << 20  # on the CPU; elsewhere a tile is the chunk
 # A row's slope along a part's mass counts as this share of the largest along a listed score there if it is smaller.
 LEAST_SLOPE = 1e-12
@@ -47,7 +48,7 @@ def catalogue_loss(
             returns the sum of those rows' losses. What else it depends on gets its gradient the usual way.
         row: [n] positions in 0..B-1 of left-out entries, in any order; a value of B or more is padding.
         column: [n] the items left out.
-        chunk: rows whose scores are in memory at once (None: what `CHUNK_BYTES`, on a device `DEVICE_BYTES`, hold).
+        chunk: rows whose scores are in memory at once (None: what `CHUNK_BYTES` hold, at least `CHUNK_ROWS`).
         static: force or forbid shapes and steps that do not depend on the data (None: by device).
 
     Shapes:
@@ -96,7 +97,7 @@ def listed_loss(
         row: [n] positions in 0..B-1 of other entries that no mass contains; a value of B or more is padding.
         column: [n] the items of these entries.
         sizes: of the parts of the catalogue, in the order of its items (None: one part).
-        chunk: rows whose scores are in memory at once (None: what `CHUNK_BYTES`, on a device `DEVICE_BYTES`, hold).
+        chunk: rows whose scores are in memory at once (None: what `CHUNK_BYTES` hold, at least `CHUNK_ROWS`).
         static: force or forbid shapes and steps that do not depend on the data (None: by device).
 
     Shapes:
@@ -167,7 +168,8 @@ def _one_pass(
 ) -> _Pass:
     n_rows, n_items, on_cpu = len(users), len(items), users.device.type == "cpu"
     row_bytes = max(1, n_items * users.element_size())
-    chunk = chunk or max(1, min(n_rows, (CHUNK_BYTES if on_cpu else DEVICE_BYTES) // row_bytes))
+    fitting = max(CHUNK_ROWS, (CHUNK_BYTES if on_cpu else DEVICE_BYTES) // row_bytes)
+    chunk = chunk or max(1, min(n_rows, fitting))
     static = not on_cpu if static is None else static
     parts = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
     part_of_item = _part_of(sizes, users.device)
