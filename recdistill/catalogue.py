@@ -48,7 +48,7 @@ def catalogue_loss(
             returns the sum of those rows' losses. What else it depends on gets its gradient the usual way.
         row: [n] positions in 0..B-1 of left-out entries, in any order; a value of B or more is padding.
         column: [n] the items left out.
-        chunk: rows whose scores are in memory at once (None: what `CHUNK_BYTES` hold, at least `CHUNK_ROWS`).
+        chunk: rows whose scores are in memory at once (None: by memory, at least `CHUNK_ROWS`).
         static: force or forbid shapes and steps that do not depend on the data (None: by device).
 
     Shapes:
@@ -97,7 +97,7 @@ def listed_loss(
         row: [n] positions in 0..B-1 of other entries that no mass contains; a value of B or more is padding.
         column: [n] the items of these entries.
         sizes: of the parts of the catalogue, in the order of its items (None: one part).
-        chunk: rows whose scores are in memory at once (None: what `CHUNK_BYTES` hold, at least `CHUNK_ROWS`).
+        chunk: rows whose scores are in memory at once (None: by memory, at least `CHUNK_ROWS`).
         static: force or forbid shapes and steps that do not depend on the data (None: by device).
 
     Shapes:
