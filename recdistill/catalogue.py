@@ -1,4 +1,8 @@
-"""Losses over whole catalogues: one pass over chunks of users x items gives values and gradients."""
+"""Losses over whole catalogues: one pass over chunks of users x items gives values and gradients.
+
+A chunk is some users and all items, since a user's gradient needs his whole mass. Its products are made in tiles, and a
+tile of the scores and its rows of both tables fit a CPU's second-level cache.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_BYTES, CACHE_BYTES = 16 << 20, 3 << 20  # on the CPU
-DEVICE_BYTES = 1 << 28
+CHUNK_BYTES, DEVICE_BYTES = 8 << 20, 1 << 28  # of a chunk's scores, on the CPU and elsewhere
+CHUNK_ROWS = 64  # at least: fewer make slow products, and so many scores are no more than a table of items that wide
+TILE_ROWS, TILE_BYTES = 512, 2 << 20  # on the CPU; elsewhere a tile is the chunk
 # A row's slope along a part's mass counts as this share of the largest along a listed score there if it is smaller.
 LEAST_SLOPE = 1e-12
 
@@ -43,7 +48,7 @@ def catalogue_loss(
             returns the sum of those rows' losses. What else it depends on gets its gradient the usual way.
         row: [n] positions in 0..B-1 of left-out entries, in any order; a value of B or more is padding.
         column: [n] the items left out.
-        chunk: rows per product (None: by memory; on the CPU what fits the cache).
+        chunk: rows whose scores are in memory at once (None: by memory, at least `CHUNK_ROWS`).
         static: force or forbid shapes and steps that do not depend on the data (None: by device).
 
     Shapes:
@@ -92,7 +97,7 @@ def listed_loss(
         row: [n] positions in 0..B-1 of other entries that no mass contains; a value of B or more is padding.
         column: [n] the items of these entries.
         sizes: of the parts of the catalogue, in the order of its items (None: one part).
-        chunk: rows per product (None: by memory; on the CPU what fits the cache).
+        chunk: rows whose scores are in memory at once (None: by memory, at least `CHUNK_ROWS`).
         static: force or forbid shapes and steps that do not depend on the data (None: by device).
 
     Shapes:
@@ -163,60 +168,66 @@ def _one_pass(
 ) -> _Pass:
     n_rows, n_items, on_cpu = len(users), len(items), users.device.type == "cpu"
     row_bytes = max(1, n_items * users.element_size())
-    chunk = chunk or max(1, min(n_rows, (CHUNK_BYTES if on_cpu else DEVICE_BYTES) // row_bytes))
-    # On the CPU the passes over a tile that fits the cache cost a third of the same passes over memory.
-    tile = max(1, min(chunk, CACHE_BYTES // row_bytes)) if on_cpu else chunk
+    fitting = max(CHUNK_ROWS, (CHUNK_BYTES if on_cpu else DEVICE_BYTES) // row_bytes)
+    chunk = chunk or max(1, min(n_rows, fitting))
     static = not on_cpu if static is None else static
     parts = [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
     part_of_item = _part_of(sizes, users.device)
-    # Both layouts of the items: each product is fastest with its own. The last column sums a row's exponentials.
-    upright, with_one = items.T.contiguous(), torch.cat([items, items.new_ones(n_items, 1)], 1)
     wide = [True] * n_rows if static else (_reach(users, items) > _narrow(users.dtype)).tolist()
     # One element behind the matrix takes the writes of ignored positions, so that their number need not be known.
     buffer = users.new_empty(chunk * n_items + 1)
-    to_users, to_items = torch.empty_like(users), torch.zeros_like(upright)
+    to_users, to_items = torch.empty_like(users), items.new_zeros(items.shape[1], n_items)
     masses, total = [], []
-    left_out = _left_out(entries, n_rows, n_items, chunk, tile, static)
+    left_out = _left_out(entries, n_rows, n_items, chunk, static)
     for first in range(0, n_rows, chunk):
         rows = slice(first, min(first + chunk, n_rows))
         of, listed = users[rows], entries.listed[rows]
         share = buffer[: len(of) * n_items].view(len(of), n_items)
+        tiles = _tiles(share, parts) if on_cpu else [(s, slice(None), part) for s, part in enumerate(parts)]
         slot = torch.arange(len(of), device=of.device).unsqueeze(1) * n_items + listed
         apart = slot if entries.apart is None else torch.where(entries.apart[rows], slot, share.numel())
-        score, peak = of.new_empty(slot.shape), of.new_zeros(len(of), len(parts))
-        mixed = of.new_empty(len(parts), len(of), with_one.shape[1])
-        for start in range(0, len(of), tile):
-            some = slice(start, min(start + tile, len(of)))
-            torch.mm(of[some], upright, out=share[some])
-            torch.index_select(buffer, 0, slot[some].flatten(), out=score[some].view(-1))
-            dropped = [*next(left_out), apart[some].flatten()]
-            if any(wide[first + some.start : first + some.stop]):
-                peak[some] = _shift(share[some], buffer, dropped, parts)
-            share[some].exp_()
-            for positions in dropped:
-                buffer.index_fill_(0, positions, 0.0)
-            for s, part in enumerate(parts):
-                torch.mm(share[some, part], with_one[part], out=mixed[s, some])
-        sums = mixed[:, :, -1].T  # [b, S]
+        dropped = [*next(left_out), apart.flatten()]
+        for _, some, block in tiles:
+            torch.mm(of[some], items[block].T, out=share[some, block])
+        score = buffer.index_select(0, slot.flatten()).view_as(slot)
+        shifted = any(wide[rows])
+        peak = _shift(share, buffer, dropped, parts) if shifted else of.new_zeros(len(of), len(parts))
+        share.exp_()
+        for positions in dropped:
+            buffer.index_fill_(0, positions, 0.0)
+        sums = torch.stack([share[:, part].sum(1) for part in parts], 1)
         mass = sums.log() + peak
         terms, slope, pull = _slopes(head, mass, score, rows)
         part_of = part_of_item[listed]
         least = torch.zeros_like(slope).scatter_reduce_(1, part_of, LEAST_SLOPE * pull.abs(), "amax")
         slope = torch.where(slope.abs() < least, least, slope)
         scale = slope / torch.where(sums > 0, sums, 1.0)
-        pulled = torch.einsum("bs,sbd->bd", scale, mixed[:, :, :-1])
         if pull.shape[1]:
-            # Listed entries take part in the product below in the scale of their part's exponentials.
+            # Listed entries take part in the products below in the scale of their part's exponentials.
             own = scale.gather(1, part_of)
             buffer.index_add_(0, slot.flatten(), torch.where(own == 0, 0.0, pull / own).flatten())
-            of_listed = items.index_select(0, listed.flatten()).view(*listed.shape, -1)
-            pulled += torch.bmm(pull.unsqueeze(1), of_listed).squeeze(1)
-        to_users[rows] = pulled
-        for s, part in enumerate(parts):
-            to_items[:, part].addmm_((of * scale[:, s : s + 1]).T, share[:, part])
+        scaled = scale.T.unsqueeze(1) * of.T  # [S, d, b]
+        mixed = of.new_zeros(len(parts), *of.shape)
+        for s, some, block in tiles:
+            mixed[s, some].addmm_(share[some, block], items[block])
+            to_items[:, block].addmm_(scaled[s, :, some], share[some, block])
+        to_users[rows] = torch.einsum("bs,sbd->bd", scale, mixed)
         masses.append(mass)
         total.append(terms)
     return _Pass(torch.cat(masses), torch.stack(total).sum(0), to_users, to_items.T.contiguous())
+
+
+def _tiles(score: Tensor, parts: Sequence[slice]) -> list[tuple[int, slice, slice]]:
+    """Which part of the catalogue, rows and items each product of a chunk [b, I] takes."""
+    n_rows = len(score)
+    height = min(n_rows, TILE_ROWS)
+    width = max(1, TILE_BYTES // (height * score.element_size()))
+    return [
+        (s, slice(top, min(top + height, n_rows)), slice(left, min(left + width, part.stop)))
+        for top in range(0, n_rows, height)
+        for s, part in enumerate(parts)
+        for left in range(part.start, part.stop, width)
+    ]
 
 
 def _slopes(head: ListHead, mass: Tensor, score: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
@@ -240,31 +251,28 @@ def _narrow(dtype: torch.dtype) -> float:
     return 0.56 * log(float(torch.finfo(dtype).max))  # 50 in float32
 
 
-def _left_out(
-    entries: _Entries, n_rows: int, n_items: int, chunk: int, tile: int, static: bool
-) -> Iterator[list[Tensor]]:
-    """For each tile of each chunk the flat positions in the chunk that are left out.
+def _left_out(entries: _Entries, n_rows: int, n_items: int, chunk: int, static: bool) -> Iterator[list[Tensor]]:
+    """For each chunk the flat positions in it that are left out.
 
     Where static, all of them each time: those of other rows then lie one behind the chunk.
     """
-    ends = [
-        (first, min(start + tile, first + chunk, n_rows))
-        for first in range(0, n_rows, chunk)
-        for start in range(first, min(first + chunk, n_rows), tile)
-    ]
-    if entries.row is None or entries.column is None:
-        yield from ([] for _ in ends)
+    firsts, row, column = range(0, n_rows, chunk), entries.row, entries.column
+    if row is None or column is None:
+        yield from ([] for _ in firsts)
         return
-    slot = entries.row * n_items + entries.column
     if static:
-        for first, _ in ends:
+        slot = torch.add(column, row, alpha=n_items)
+        for first in firsts:
             size, here = min(chunk, n_rows - first) * n_items, slot - first * n_items
             yield [torch.where((here >= 0) & (here < size), here, size)]
         return
-    slot = slot.sort().values
-    bounds = torch.searchsorted(slot, slot.new_tensor([0, *(end * n_items for _, end in ends)])).tolist()
-    for (first, _), (start, stop) in zip(ends, pairwise(bounds), strict=True):
-        yield [slot[start:stop] - first * n_items]
+    if (row[1:] < row[:-1]).any():  # seldom: what is seen comes user by user
+        row, order = row.sort()
+        column = column[order]
+    slot = torch.add(column, row, alpha=n_items)
+    bounds = torch.searchsorted(row, row.new_tensor([*firsts, n_rows])).tolist()
+    for first, (start, stop) in zip(firsts, pairwise(bounds), strict=True):
+        yield [slot[start:stop].sub_(first * n_items)]
 
 
 def _shift(score: Tensor, buffer: Tensor, dropped: Sequence[Tensor], parts: Sequence[slice]) -> Tensor:

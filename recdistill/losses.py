@@ -34,12 +34,12 @@ def distinct(ids: Tensor, *, per_row: bool = False, static: bool | None = None) 
     ordered = ids.sort().values
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
-    last = ordered.roll(-1) != ordered
-    last[-1] = True
     if static is None:
         static = ids.device.type != "cpu"
     if per_row:
         # The first row of a run carries the length of the run: the position behind its last row minus its own.
+        last = ordered.roll(-1) != ordered
+        last[-1] = True
         position = torch.arange(len(ordered), device=ids.device)
         behind = torch.where(last, position + 1, len(ordered))
         weight = torch.where(first, behind.flip(0).cummin(0).values.flip(0) - position, 0) / len(ordered)
@@ -48,7 +48,8 @@ def distinct(ids: Tensor, *, per_row: bool = False, static: bool | None = None) 
     weight = weight.to(torch.float32)
     if static:
         return ordered, weight
-    return ordered[first], weight[first]
+    kept = first.nonzero().squeeze(1)
+    return ordered.index_select(0, kept), weight.index_select(0, kept)
 
 
 def bpr(gap: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class _PlackettLuce(torch.autograd.Function):
     def forward(ctx: Any, score: Tensor, rest: Tensor, valid: Tensor | None) -> Tensor:
         held = score if valid is None else score.masked_fill(~valid, -torch.inf)
         # From the rest up, whose place is behind the list.
-        mass = torch.cat([rest.unsqueeze(1), held.flip(1)], 1).logcumsumexp(1)[:, 1:].flip(1)  # a [B, K]
+        mass = _logcumsumexp(torch.cat([rest.unsqueeze(1), held.flip(1)], 1))[:, 1:].flip(1)  # a [B, K]
         ctx.save_for_backward(score, rest, mass, valid)
         return _where_valid(mass - score, valid).sum(1)
 
@@ -125,9 +126,19 @@ class _PlackettLuce(torch.autograd.Function):
     def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
         score, rest, mass, valid = ctx.saved_tensors
         # A list is a prefix of its row, so what is not valid comes after all that counts.
-        to_score = _where_valid((score + (-mass).logcumsumexp(1)).exp_().sub_(1), valid)
+        to_score = _where_valid((score + _logcumsumexp(-mass)).exp_().sub_(1), valid)
         to_rest = _where_valid((rest.unsqueeze(1) - mass).exp_(), valid).sum(1)
         return pull.unsqueeze(1) * to_score, pull * to_rest, None
+
+
+def _logcumsumexp(value: Tensor) -> Tensor:
+    """Along the rows [B, K]; on the CPU whole columns at a time, where torch's own takes seven times as long."""
+    if value.device.type != "cpu":
+        return value.logcumsumexp(1)
+    column = value.T.clone(memory_format=torch.contiguous_format)
+    for k in range(1, len(column)):
+        torch.logaddexp(column[k - 1], column[k], out=column[k])
+    return column.T
 
 
 def _where_valid(value: Tensor, valid: Tensor | None) -> Tensor:

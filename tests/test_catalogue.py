@@ -43,13 +43,18 @@ def plain(users: Tensor, items: Tensor) -> Tensor:
     return head(torch.stack(masses, 1), score.gather(1, LISTED), slice(0, B))
 
 
-@pytest.mark.parametrize("tile_bytes", [1, 2 * 8 * ITEMS, 1 << 20])
+def limit_tiles(monkeypatch: pytest.MonkeyPatch, rows: int, size: int) -> None:
+    monkeypatch.setattr(catalogue, "TILE_ROWS", rows)
+    monkeypatch.setattr(catalogue, "TILE_BYTES", size)
+
+
+@pytest.mark.parametrize("tile", [(6, 1), (4, 3 * 4 * 8), (3, 1 << 20)])  # rows, and bytes of 1, 3 and all items
 @pytest.mark.parametrize("static", [None, False, True])
 @pytest.mark.parametrize("chunk", [None, 1, 4])
 def test_terms_and_their_common_gradient_equal_autograds_over_all_scores(
-    chunk: int | None, static: bool | None, tile_bytes: int, monkeypatch: pytest.MonkeyPatch
+    chunk: int | None, static: bool | None, tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "CACHE_BYTES", tile_bytes)
+    limit_tiles(monkeypatch, *tile)
     some = tables(torch.float64)
     found = listed_loss(*some, head, LISTED, APART, ROW, COLUMN, sizes=SIZES, chunk=chunk, static=static)
     expected = plain(*some)
@@ -58,8 +63,12 @@ def test_terms_and_their_common_gradient_equal_autograds_over_all_scores(
     torch.testing.assert_close(mine, wanted, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("tile", [(1, 3 * 4), (512, 1 << 20)])
 @pytest.mark.parametrize("size", [0.1, 4.0, 10.0, 20.0])
-def test_scores_that_need_a_shift_and_those_that_do_not_are_as_exact(size: float) -> None:
+def test_scores_that_need_a_shift_and_those_that_do_not_are_as_exact(
+    size: float, tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_tiles(monkeypatch, *tile)
     single, double = tables(torch.float32, size), tables(torch.float64, size)
     found = listed_loss(*single, head, LISTED, APART, ROW, COLUMN, sizes=SIZES, chunk=2)
     expected = plain(*double)
@@ -97,6 +106,15 @@ def test_a_rest_that_weighs_nothing_lets_the_listed_scores_gradient_through(dtyp
     assert items.grad[1].item() > 0.5
     assert 0 <= items.grad[2].item() < 1e-6
     assert users.grad.isfinite().all()
+
+
+def test_left_out_entries_count_the_same_in_any_order() -> None:
+    order = torch.argsort(ROW, stable=True)
+    found = [
+        listed_loss(*tables(torch.float64), head, LISTED, APART, *entries, sizes=SIZES, chunk=4)
+        for entries in ((ROW, COLUMN), (ROW[order], COLUMN[order]))
+    ]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-14, atol=0)
 
 
 def test_terms_that_are_scaled_differently_have_no_common_gradient() -> None:

@@ -199,7 +199,7 @@ class SeenItems:
             static = user.device.type != "cpu"
         first = self.start.index_select(0, user) - (end - degree)  # where a row's pairs lie, less where they go
         if not static:
-            row = torch.repeat_interleave(torch.arange(n_rows, device=user.device), degree)
+            row = torch.repeat_interleave(degree)
             position = first.index_select(0, row).add_(torch.arange(len(row), device=user.device))
             return row, self.item.index_select(0, position)
         size = int(self._most[min(n_rows, len(self._most)) - 1])

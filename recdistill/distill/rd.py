@@ -11,7 +11,7 @@ from torch.nn import functional
 from recdistill.dataset.sampling import unseen_sampler
 from recdistill.distill.base import Distiller, device_of
 from recdistill.errors import require
-from recdistill.losses import distinct, rank_discrepancy, weighted_mean
+from recdistill.losses import distinct, rank_discrepancy
 from recdistill.models.base import Recommender, Scorer
 from recdistill.types import Batch, Interactions, Knowledge
 
@@ -104,16 +104,17 @@ class RD(Distiller):
         if self.weight == 0:
             return {}
         user, share = distinct(batch.user, per_row=self.per == "row")
-        score, weight = scorer.pair_scores(user, self.top[user]), self.by_place[user]
+        score = scorer.pair_scores(user, self.top.index_select(0, user))
+        weight = self.by_place.index_select(0, user)
         if self.dynamic:
             above = self._above(scorer, user, score.detach())
             weight = weight * rank_discrepancy(above, self.draws, self.n_items, self.steepness, first=self.quirks)
             if self.renormalise:
                 weight = weight / weight.sum(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
-        loss = (weight * functional.softplus(-score)).sum(1)
-        if self.quirks:
-            loss = loss / score.shape[1]
-        return {"rd": self.weight * weighted_mean(loss, share)}
+        factor = self.weight / score.shape[1] if self.quirks else self.weight
+        # All constants first: with so few pairs each further step of autograd costs as much as one over the pairs.
+        weight = weight * (factor * share).unsqueeze(1)
+        return {"rd": (weight * functional.softplus(-score)).sum()}
 
     @torch.no_grad()
     def _above(self, scorer: Scorer, user: Tensor, score: Tensor) -> Tensor:
