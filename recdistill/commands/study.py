@@ -86,8 +86,10 @@ def study(words: Sequence[str]) -> int:
     ensure_folder(folder)
     with locked(folder / "study", f"the study {plan.name}", _say):
         ledger = Ledger(folder / "ledger.jsonl")
-        if not all(map(ledger.has, trials)):
-            _check(plan, outputs)
+        ahead = list(dict.fromkeys(job.dataset for job in trials if not ledger.has(job)))
+        if ahead:
+            _say(f"checking every word of {len(plan.methods)} methods on {', '.join(ahead)}")
+            _check(plan, ahead, outputs)
         chosen: dict[tuple[str, str], list[str]] = {}
         finals: list[Job] = []
         for dataset in plan.datasets:  # one after the other, so that a long study has something to show early
@@ -156,12 +158,12 @@ def tuning_jobs(plan: Study, folder: Path, outputs: Path) -> Iterator[Job]:
                 yield _job("trial", dataset, method.name, number, settings, words, where, outputs)
 
 
-def _check(plan: Study, outputs: Path) -> None:
+def _check(plan: Study, datasets: Sequence[str], outputs: Path) -> None:
     """Check every word that a trial may have, as for a sweep: a slip in the last method must not cost a night."""
-    for dataset, own in plan.datasets.items():
+    for dataset in datasets:
         for method in plan.methods:
             space = [f"{key}={','.join(choices)}" for key, choices in method.space.items()]
-            words = [f"dataset={dataset}", *plan.overrides, *own, *method.overrides, *space]
+            words = [f"dataset={dataset}", *plan.overrides, *plan.datasets[dataset], *method.overrides, *space]
             arguments, _ = parse(["-m", *words, _word("paths.outputs", outputs)])
             try:
                 check(arguments, full=True)
