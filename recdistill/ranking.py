@@ -17,11 +17,12 @@ from recdistill.models.base import Scorer
 from recdistill.runtime import fitting_rows, for_ranking, free_memory, is_out_of_memory
 from recdistill.types import Interactions, TopK
 
-CHUNK_BYTES = 1 << 22  # of scores: they stay in the cache between the product and the selection
+CHUNK_BYTES = 6 << 20  # of scores: they stay in the cache between the product and the selection
 CHUNK_ROWS = 64  # and at least so many users: a product of fewer rows reads the items' table for too little
 DEVICE_CHUNK_BYTES = 1 << 28  # off the CPU, where a smaller product costs as much: the launches of its kernels
 FOLD = 8  # columns to a maximum; a row is folded while it has FOLD^2 columns or more for each of the k
 T = TypeVar("T")
+Bits = TypeVar("Bits", Tensor, np.ndarray)
 log = logging.getLogger("recdistill")
 
 
@@ -131,10 +132,12 @@ def _top_of_rows(score: Tensor, k: int) -> Tensor:
     found = np.empty((n_rows, k), np.int64)
     if len(row):
         count = np.bincount(row, minlength=n_rows)
-        nth = np.arange(len(row)) - (count.cumsum() - count)[row]
-        falling = ~_in_order(torch.from_numpy(values.ravel().take(row * n_items + column))).long()
-        key = np.full((n_rows, count.max()), np.iinfo(np.int64).max)
-        key[row, nth] = (falling << 32).numpy() | column  # one integer in the order of the list
+        most = count.max()
+        start = np.arange(n_rows) * most - (count.cumsum() - count)  # of each row's keys, less where its entries start
+        bits = (values.ravel().take(row * n_items + column) + 0.0).view(np.int32)
+        key = np.full(n_rows * most, np.iinfo(np.int64).max)
+        key[start[row] + np.arange(len(row))] = (~_in_order(bits)).astype(np.int64) << 32 | column
+        key = key.reshape(n_rows, most)  # integers in the order of the list
         key.sort(axis=1)
         found[:] = key[:, :k] & 0xFFFFFFFF
     if len(unbound):
@@ -153,7 +156,7 @@ def _at_least_kth(score: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np
         more than 2k of their maxima (-inf where a user has few unseen items) reach it.
     """
     folds = [score]
-    while folds[-1].shape[1] >= FOLD**2 * k:
+    while folds[-1].shape[1] // FOLD > 2 * k:
         folds.append(_folded(folds[-1]))
     width = folds[-1].shape[1]
     bound = np.partition(folds[-1], width - k, axis=1)[:, width - k]
@@ -168,16 +171,16 @@ def _at_least_kth(score: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np
     for fold in reversed(folds[:-1]):
         n_columns = fold.shape[1]
         width, rest = divmod(n_columns, FOLD)
-        if rest:  # behind the maxima stand the last columns themselves: FOLD - 1 of their FOLD places lie outside
+        if rest:  # behind the maxima stand the last columns themselves
             column = np.where(column < width, column, column + n_columns - rest - width)
-        first = row * n_columns
-        place = (first + column)[:, None] + np.arange(0, FOLD * width, width)
-        reached = fold.ravel().take(place, mode="clip") >= bound[row][:, None]
+        step = np.arange(0, FOLD * width, width)[:, None]
+        under = fold.ravel().take(step + (row * n_columns + column), mode="clip")  # [FOLD, n]
+        reached = under >= bound[row]
         if rest:
-            reached &= place < (first + n_columns)[:, None]
-        kept = np.flatnonzero(reached)
+            reached[1:] &= column < width
+        kept = np.flatnonzero(reached.T)
         above = kept // FOLD
-        row, column = row[above], place.ravel()[kept] - first[above]
+        row, column = row[above], column[above] + width * (kept - FOLD * above)
     return row, column, unbound.nonzero()[0]
 
 
@@ -195,13 +198,14 @@ def _exact_top(score: Tensor, k: int) -> Tensor:
     """[B, k] columns by (score falling, column rising), through one integer key per entry."""
     n_items = score.shape[1]
     column = torch.arange(n_items - 1, -1, -1, device=score.device)
-    return (_in_order(score).long() * n_items + column).topk(k, dim=1).indices
+    bits = (score + 0.0).view(torch.int32)
+    return (_in_order(bits).long() * n_items + column).topk(k, dim=1).indices
 
 
-def _in_order(score: Tensor) -> Tensor:
-    """int32 in the order of the float32 scores."""
-    bits = (score + 0.0).view(torch.int32)  # + 0.0: -0.0 and 0.0 are one score
-    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+def _in_order(bits: Bits) -> Bits:
+    """int32 in the order of float32 scores, from their bits; of `score + 0.0`, for which -0.0 and 0.0 are one score."""
+    ordered: Bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # of a negative number all bits but the sign are turned over
+    return ordered
 
 
 @for_ranking()

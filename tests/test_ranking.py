@@ -104,7 +104,7 @@ def test_seen_items_are_never_recommended_even_where_they_score_best() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    width=st.integers(60, 600) | st.integers(4096, 4200),  # folded once, or twice for the best one
+    width=st.integers(60, 600) | st.integers(4096, 4200),  # folded once to four times
     levels=st.sampled_from([1, 20, 1000]),
     k=st.integers(1, 3),
     seed=st.integers(0, 99),
