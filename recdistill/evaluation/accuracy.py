@@ -56,7 +56,7 @@ def mrr(hit: Array, relevant: Array) -> Array:
 
 def average_precision(hit: Array, relevant: Array) -> Array:
     """Mean precision at the hits, over min(K, relevant)."""
-    precisions = hit.cumsum(1) / np.arange(1, hit.shape[1] + 1)
+    precisions = hit.cumsum(1, np.float64) / np.arange(1, hit.shape[1] + 1)
     value: Array = (precisions * hit).sum(1) / np.minimum(relevant, hit.shape[1])
     return value
 

@@ -88,10 +88,10 @@ class Users:
             "bin": np.ma.array(self.bin, mask=absent),
         }
 
-    def strata(self, user: Array) -> dict[str, Array]:
-        """[n] bool of every group of some users [n], by the suffix of its keys: `users=niche`, ..., `users=bin0`."""
-        kinds = {f"users={name}": self.kind[user] == n for n, name in enumerate(KINDS)}
-        return kinds | {f"users=bin{n}": self.bin[user] == n for n in range(BINS)}
+    def splits(self, user: Array) -> list[tuple[list[str], Array]]:
+        """Both splits into user groups: the suffixes of their keys, and some users' places [n] among them (-1: none)."""
+        kinds, bins = [f"users={name}" for name in KINDS], [f"users=bin{n}" for n in range(BINS)]
+        return [(kinds, self.kind[user]), (bins, self.bin[user])]
 
 
 def head_mid_tail(popularity: Array) -> Array:

@@ -120,11 +120,12 @@ def against_teacher(student: Ranked, teacher: Ranked, cutoffs: Sequence[int]) ->
 def lifts_over_teacher(model: Ranked, teacher: Ranked, items: Items, users: Users, cutoffs: Sequence[int]) -> Values:
     """Popularity lift of a model's lists over the teacher's, overall and for each group of users."""
     found: Values = {}
+    groups = users.splits(model.user)
     for k in cutoffs:
         own, base = (
             bias.list_means(items.popularity, some.item[:, :k], np.minimum(some.length, k)) for some in (model, teacher)
         )
-        found |= lifts(f"poplift_vs_teacher@{k}", own, base, users, model.user)
+        found |= lifts(f"poplift_vs_teacher@{k}", own, base, groups)
     return found
 
 

@@ -72,31 +72,27 @@ class Evaluator:
         self.primary = max(cutoffs)
         train, valid = dataset.train, dataset.valid
         self._seen = {"valid": SeenItems(train, device), "test": SeenItems(_union(train, valid), device)}
-        self._held_out = {"valid": valid, "test": dataset.test}
-        self._user = {name: torch.unique_consecutive(part.user) for name, part in self._held_out.items()}
+        self._held_out = {"valid": _HeldOut(valid), "test": _HeldOut(dataset.test)}
         self.items = Items.of(dataset.popularity.numpy(), dataset.group.numpy())
         self.users = Users.of(self.items, train.user.numpy(), train.item.numpy(), train.n_users)
 
     def validate(self, model: Recommender) -> float:
         """valid/ndcg at the largest cut-off; what models are selected by."""
-        user = self._user["valid"]
-        lists = top_k(
-            model.scorer(), self._seen["valid"], user.to(self.device), self.dataset.train.n_items, self.primary
-        )
+        user = self._held_out["valid"].user.to(self.device)
+        lists = top_k(model.scorer(), self._seen["valid"], user, self.dataset.train.n_items, self.primary)
         ranked = self._ranked(lists.item.cpu().numpy(), lists.length.cpu().numpy(), None, "valid")
         return float(ndcg(ranked.hit, ranked.n_relevant).mean())
 
     def evaluate(self, model: Recommender, split: str) -> Evaluation:
         """All metrics on `valid` or `test`; on test also the ranks of the held-out items."""
-        user, n_items = self._user[split].to(self.device), self.dataset.train.n_items
+        held_out, n_items = self._held_out[split], self.dataset.train.n_items
+        user = held_out.user.to(self.device)
         model.eval()
         started = time.perf_counter()
         with torch.no_grad():
             scorer = model.scorer()
             if split == "test":
-                lists, ranks = top_k_and_ranks(
-                    scorer, self._seen[split], self._held_out[split], user, n_items, self.stored
-                )
+                lists, ranks = top_k_and_ranks(scorer, self._seen[split], held_out.pairs, user, n_items, self.stored)
             else:
                 lists, ranks = top_k(scorer, self._seen[split], user, n_items, self.primary), None
         item, length = lists.item.cpu().numpy(), lists.length.cpu().numpy()  # waits for the device
@@ -108,19 +104,40 @@ class Evaluator:
 
     def latency(self, model: Recommender) -> dict[str, dict[str, float]]:
         """Seconds for the top 20 of one user and of a batch, as `latency.latency` measures them."""
-        user = self._user["valid"].to(self.device)
+        user = self._held_out["valid"].user.to(self.device)
         return latency(model, self._seen["valid"], user, self.dataset.train.n_items)
 
     def _ranked(self, item: np.ndarray, length: np.ndarray, ranks: HeldOutRanks | None, split: str) -> Ranked:
         """Lists [n, K] beside what was held out."""
-        held_out, user = self._held_out[split], self._user[split]
-        key = (held_out.user * held_out.n_items + held_out.item).numpy()  # sorted: interactions are
-        wanted = user.numpy()[:, None] * held_out.n_items + item
-        place = np.searchsorted(key, wanted).clip(max=len(key) - 1)
-        hit = (key[place] == wanted) & inside(item, length)
-        row = torch.searchsorted(user, held_out.user).numpy()
+        held_out = self._held_out[split]
+        hit = held_out.hits(item) & inside(item, length)
         rank = None if ranks is None else ranks.rank.numpy()
-        return Ranked(user.numpy(), item, length, hit, row, held_out.item.numpy(), rank)
+        return Ranked(held_out.user.numpy(), item, length, hit, held_out.row, held_out.pairs.item.numpy(), rank)
+
+
+class _HeldOut:
+    """The held-out pairs of one split, and which entries of lists are among them.
+
+    Few are: most are told by a table of the keys' last bits, of which at most an eighth is set, the others searched.
+    """
+
+    def __init__(self, pairs: Interactions) -> None:
+        self.pairs = pairs
+        self.user, row = torch.unique_consecutive(pairs.user, return_inverse=True)
+        self.row = row.numpy()
+        self.key = (pairs.user * pairs.n_items + pairs.item).numpy()  # sorted: interactions are
+        self.last_bits = (1 << (8 * len(self.key)).bit_length()) - 1
+        self.table = np.zeros(self.last_bits + 1, bool)
+        self.table[self.key & self.last_bits] = True
+
+    def hits(self, item: np.ndarray) -> np.ndarray:
+        """[n, K] bool: which entries of the users' lists [n, K] are held out."""
+        key = self.user.numpy()[:, None] * self.pairs.n_items + item
+        hit: np.ndarray = self.table[key & self.last_bits]
+        near = hit.nonzero()
+        place = np.searchsorted(self.key, key[near])
+        hit[near] = self.key.take(place, mode="clip") == key[near]
+        return hit
 
 
 def _union(train: Interactions, valid: Interactions) -> Interactions:

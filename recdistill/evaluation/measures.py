@@ -70,13 +70,16 @@ def measure(
     overall: Values = {}
     per_user: dict[str, Array] = {}
     relevant = [_per_group(split, ranked.row, ranked.relevant, len(ranked.user)) for split in items.splits()]
+    groups, profile = users.splits(ranked.user), users.profile[ranked.user]
+    hit, item = np.asfortranarray(ranked.hit), np.asfortranarray(ranked.item)  # sums over places are sums of columns
     for k in cutoffs:
-        accuracy = {f"{name}@{k}": METRICS[name](ranked.hit[:, :k], ranked.n_relevant) for name in metrics}
+        accuracy = {f"{name}@{k}": METRICS[name](hit[:, :k], ranked.n_relevant) for name in metrics}
         overall |= {name: float(value.mean()) for name, value in accuracy.items()}
-        recommended = bias.list_means(items.popularity, ranked.item[:, :k], np.minimum(ranked.length, k))
+        lists = item[:, :k], np.minimum(ranked.length, k)
+        recommended = bias.list_means(items.popularity, *lists)
         per_user |= accuracy | {f"arp@{k}": recommended}
-        overall |= lifts(f"poplift@{k}", recommended, users.profile[ranked.user], users, ranked.user)
-        overall |= _of_lists(ranked, items, recommended, k)
+        overall |= lifts(f"poplift@{k}", recommended, profile, groups)
+        overall |= _of_lists(*lists, items, recommended, k)
         overall |= _of_groups(ranked, items, relevant, k)
     if ranked.rank is not None:
         overall["pru"] = bias.popularity_rank_correlation_by_user(
@@ -86,20 +89,28 @@ def measure(
     return overall, per_user
 
 
-def lifts(name: str, recommended: Array, base: Array, users: Users, user: Array) -> Values:
-    """Popularity lift of lists over a base [n], for all of some users [n] and for each group of users."""
+def lifts(name: str, recommended: Array, base: Array, splits: Sequence[tuple[list[str], Array]]) -> Values:
+    """Popularity lift of lists over a base [n], for all of some users and for each group of both their splits."""
     found = {name: bias.popularity_lift(recommended, base)}
-    for group, member in users.strata(user).items():
-        found[f"{name}/{group}"] = bias.popularity_lift(recommended[member], base[member])
+    known = ~(np.isnan(recommended) | np.isnan(base))
+    for groups, place in splits:
+        counts = known & (place >= 0)
+        shown, expected = (
+            np.bincount(place[counts], value[counts], minlength=len(groups)).tolist() for value in (recommended, base)
+        )
+        found |= {
+            f"{name}/{group}": None if under == 0 else over / under - 1
+            for group, over, under in zip(groups, shown, expected, strict=True)
+        }
     return found
 
 
-def _of_lists(ranked: Ranked, items: Items, recommended: Array, k: int) -> Values:
-    """Catalogue-wide metrics of the lists; the long tail is all but the head fifth of the items."""
-    item, length, tail = ranked.item[:, :k], np.minimum(ranked.length, k), items.tail > 0
+def _of_lists(item: Array, length: Array, items: Items, recommended: Array, k: int) -> Values:
+    """Catalogue-wide metrics of lists cut at k; the long tail is all but the head fifth of the items."""
+    tail = items.tail > 0
     frequency = bias.frequencies(item, length, len(items.popularity))
     in_tail = bias.tail_counts(tail, item, length)
-    arp = bias.mean(recommended)
+    arp, spread = bias.mean(recommended), bias.entropy(frequency)
     return {
         f"arp@{k}": arp,
         f"arp_relative@{k}": None if arp is None else arp / float(items.popularity.mean()),
@@ -108,8 +119,8 @@ def _of_lists(ranked: Ranked, items: Items, recommended: Array, k: int) -> Value
         f"coverage@{k}": bias.coverage(frequency),
         f"tail_coverage@{k}": bias.coverage(frequency, tail),
         f"gini@{k}": bias.gini(frequency),
-        f"entropy@{k}": bias.entropy(frequency),
-        f"kl_uniform@{k}": bias.divergence_from_uniform(frequency),
+        f"entropy@{k}": spread,
+        f"kl_uniform@{k}": bias.divergence_from_uniform(spread, len(frequency)),
     } | {f"exposure@{k}/{name}": bias.exposure(frequency, part) for name, part in items.strata().items()}
 
 
@@ -123,22 +134,22 @@ def _of_groups(ranked: Ranked, items: Items, relevant: Sequence[Array], k: int) 
         k: the cut-off.
     """
     n = len(ranked.user)
-    row, place = ranked.hit[:, :k].nonzero()
+    row, place = np.divmod(np.flatnonzero(ranked.hit[:, :k]), min(k, ranked.hit.shape[1]))
     item = ranked.item[row, place]
     discount = discounts(k)
     best = discount.cumsum()
     found: Values = {}
     for split, wanted in zip(items.splits(), relevant, strict=True):
-        hit_count, gains = _per_group(split, row, item, n), _per_group(split, row, item, n, discount[place])
-        for name, in_group, hit, gain in zip(split[0], wanted, hit_count, gains, strict=True):
-            has = in_group > 0
-            found |= {
-                f"recall@{k}/{name}": bias.group_recall(hit, in_group),
-                f"recall_micro@{k}/{name}": bias.group_recall_micro(hit, in_group),
-                f"recall_all_users@{k}/{name}": bias.group_recall_all_users(hit, in_group),
-                f"ndcg@{k}/{name}": bias.mean(gain[has] / best[np.minimum(in_group[has], k) - 1]),
-                f"precision@{k}/{name}": float(hit.mean()) / k if has.any() else None,
-            }
+        hit, gain = _per_group(split, row, item, n), _per_group(split, row, item, n, discount[place])
+        values = {
+            "recall": bias.group_recall(hit, wanted),
+            "recall_micro": bias.group_recall_micro(hit, wanted),
+            "recall_all_users": bias.group_recall_all_users(hit, wanted),
+            "ndcg": bias.group_mean(gain / best[wanted.clip(1, k) - 1], wanted),
+            "precision": np.where(wanted.any(1), hit.mean(1) / k, np.nan),
+        }
+        for g, name in enumerate(split[0]):
+            found |= {f"{metric}@{k}/{name}": bias.value_or_none(value[g]) for metric, value in values.items()}
     return found
 
 

@@ -9,7 +9,7 @@ Array = np.ndarray
 
 def inside(item: Array, length: Array) -> Array:
     """[n, K] bool: which entries of padded lists are items."""
-    mask: Array = np.arange(item.shape[1]) < length[:, None]
+    mask: Array = (np.arange(item.shape[1])[:, None] < length).T  # column by column: `measure` has the lists so too
     return mask
 
 
@@ -28,6 +28,11 @@ def mean(value: Array) -> float | None:
     """Mean of what is not NaN; None where nothing is left."""
     there = value[~np.isnan(value)]
     return float(there.mean()) if len(there) else None
+
+
+def value_or_none(value: float) -> float | None:
+    """A value as Python's own; None for NaN."""
+    return None if np.isnan(value) else float(value)
 
 
 def popularity_lift(recommended: Array, base: Array) -> float | None:
@@ -52,7 +57,8 @@ def popularity_lift(recommended: Array, base: Array) -> float | None:
 
 def frequencies(item: Array, length: Array, n_items: int) -> Array:
     """[I] int64: in how many lists each item stands."""
-    return np.bincount(item[inside(item, length)], minlength=n_items)
+    shown = np.where(inside(item, length), item, n_items).ravel("K")  # what lies behind a list's end counts as no item
+    return np.bincount(shown, minlength=n_items + 1)[:n_items]
 
 
 def tail_counts(tail: Array, item: Array, length: Array) -> Array:
@@ -63,8 +69,9 @@ def tail_counts(tail: Array, item: Array, length: Array) -> Array:
 
 def coverage(frequency: Array, part: Array | None = None) -> float | None:
     """Share of the catalogue, or of a part of it ([I] bool), that stands in any list; None for an empty part."""
-    shown = frequency > 0 if part is None else frequency[part] > 0
-    return float(shown.mean()) if len(shown) else None
+    shown = frequency > 0 if part is None else (frequency > 0) & part
+    size = len(frequency) if part is None else np.count_nonzero(part)
+    return np.count_nonzero(shown) / size if size else None
 
 
 def gini(frequency: Array) -> float | None:
@@ -90,10 +97,9 @@ def entropy(frequency: Array) -> float | None:
     return float(-(share * np.log(share)).sum())
 
 
-def divergence_from_uniform(frequency: Array) -> float | None:
+def divergence_from_uniform(entropy: float | None, n_items: int) -> float | None:
     """Kullback-Leibler divergence of exposure from equal exposure: log I - entropy; None without exposure."""
-    spread = entropy(frequency)
-    return None if spread is None else float(np.log(len(frequency)) - spread)
+    return None if entropy is None else float(np.log(n_items) - entropy)
 
 
 def exposure(frequency: Array, part: Array) -> float | None:
@@ -103,29 +109,41 @@ def exposure(frequency: Array, part: Array) -> float | None:
         frequency: [I]. part: [I] bool.
     """
     total = frequency.sum()
-    return float(frequency[part].sum() / total) if total > 0 and part.any() else None
+    return float((frequency * part).sum() / total) if total > 0 and part.any() else None
 
 
-def group_recall(hit_in_group: Array, relevant_in_group: Array) -> float | None:
-    """Macro recall inside a popularity group: mean over users who have a relevant item in it; None without such users.
+def group_mean(value: Array, relevant_in_group: Array) -> Array:
+    """Mean of a value over the users who have a relevant item in a popularity group; NaN without such users.
 
     Shapes:
-        hit_in_group, relevant_in_group: [n] int.
+        value: [..., n], 0 for the other users. relevant_in_group: [..., n] int. Returns: [...] float64.
     """
-    has = relevant_in_group > 0
-    return float((hit_in_group[has] / relevant_in_group[has]).mean()) if has.any() else None
+    return _over(value.sum(-1), (relevant_in_group > 0).sum(-1))
 
 
-def group_recall_micro(hit_in_group: Array, relevant_in_group: Array) -> float | None:
-    """All hits in a group / all relevant items in it; shapes and None as in `group_recall`."""
-    total = relevant_in_group.sum()
-    return float(hit_in_group.sum() / total) if total > 0 else None
+def group_recall(hit_in_group: Array, relevant_in_group: Array) -> Array:
+    """Macro recall inside a popularity group: mean over users who have a relevant item in it; NaN without such users.
+
+    Shapes:
+        hit_in_group, relevant_in_group: [..., n] int. Returns: [...] float64.
+    """
+    return group_mean(hit_in_group / np.maximum(relevant_in_group, 1), relevant_in_group)
 
 
-def group_recall_all_users(hit_in_group: Array, relevant_in_group: Array) -> float | None:
+def group_recall_micro(hit_in_group: Array, relevant_in_group: Array) -> Array:
+    """All hits in a group / all relevant items in it; shapes and NaN as in `group_recall`."""
+    return _over(hit_in_group.sum(-1), relevant_in_group.sum(-1))
+
+
+def group_recall_all_users(hit_in_group: Array, relevant_in_group: Array) -> Array:
     """As the authors of UnKD average: users without a relevant item in the group count 0; otherwise `group_recall`."""
-    macro = group_recall(hit_in_group, relevant_in_group)
-    return None if macro is None else macro * float((relevant_in_group > 0).mean())
+    mean: Array = group_recall(hit_in_group, relevant_in_group) * (relevant_in_group > 0).mean(-1)
+    return mean
+
+
+def _over(total: Array, count: Array) -> Array:
+    quotient: Array = np.divide(total, count, out=np.full(np.shape(count), np.nan), where=count > 0)
+    return quotient
 
 
 def popularity_rank_correlation_by_user(popularity: Array, row: Array, rank: Array) -> float | None:

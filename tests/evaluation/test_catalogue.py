@@ -76,14 +76,14 @@ def test_strata_of_items_are_named_by_their_suffix_and_each_family_covers_the_ca
         assert sum(mask.astype(int) for name, mask in strata.items() if name.startswith(family)).tolist() == [1] * 5
 
 
-def test_strata_of_users_are_of_those_asked_for() -> None:
+def test_groups_of_users_are_of_those_asked_for() -> None:
     items = Items.of(POPULARITY, GROUP)
     users = Users.of(items, np.arange(5), np.arange(5), 5)
-    strata = users.strata(np.array([4, 0]))
-    assert len(strata) == 3 + BINS
-    assert strata["users=niche"].tolist() == [True, False]
-    assert strata["users=blockbuster"].tolist() == [False, True]
-    assert strata["users=bin0"].tolist() == [True, False]
+    (kinds, kind), (bins, place) = users.splits(np.array([4, 0]))
+    assert kinds == ["users=niche", "users=diverse", "users=blockbuster"]
+    assert kind.tolist() == [0, 2]
+    assert bins == [f"users=bin{n}" for n in range(BINS)]
+    assert place.tolist() == [0, users.bin[0]]
 
 
 @pytest.mark.parametrize("column", ["popularity", "group", "tail"])

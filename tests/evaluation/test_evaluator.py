@@ -177,6 +177,13 @@ def test_a_model_that_knows_the_test_items_is_perfect() -> None:
     assert found.ranks.rank.max() <= torch.bincount(dataset.test.user).max()
 
 
+def test_the_only_hit_is_the_held_out_item_however_few_there_are() -> None:
+    dataset = small()
+    test = Interactions(dataset.test.user[-1:], dataset.test.item[-1:], N_USERS, N_ITEMS)
+    ranked = evaluator(Dataset(**{**vars(dataset), "test": test})).evaluate(Fixed(scores()), "test").ranked
+    assert ranked.item[ranked.hit].tolist() == test.item.tolist()
+
+
 def test_users_without_held_out_items_are_counted_and_left_out() -> None:
     dataset = small()
     for split, user in (("test", 3), ("valid", 5)):

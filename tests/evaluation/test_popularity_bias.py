@@ -106,7 +106,7 @@ def test_exposure_of_the_catalogue_has_the_worked_values() -> None:
     assert gini(frequency) == pytest.approx(0.4)
     assert gini(frequency) * 5 / 4 == pytest.approx(0.5)  # its unbiased form
     assert entropy(frequency) == pytest.approx(1.098612, abs=1e-6)
-    assert divergence_from_uniform(frequency) == pytest.approx(0.510826, abs=1e-6)
+    assert divergence_from_uniform(entropy(frequency), len(frequency)) == pytest.approx(0.510826, abs=1e-6)
     assert exposure(frequency, ~TAIL) == pytest.approx(0.666667, abs=1e-6)
     assert exposure(frequency, TAIL) == pytest.approx(0.333333, abs=1e-6)
 
@@ -126,7 +126,7 @@ def test_equal_exposure_has_no_gini_the_highest_entropy_and_no_divergence(n: int
     frequency = np.full(n, 4)
     assert gini(frequency) == pytest.approx(0)
     assert entropy(frequency) == pytest.approx(math.log(n))
-    assert divergence_from_uniform(frequency) == pytest.approx(0)
+    assert divergence_from_uniform(entropy(frequency), len(frequency)) == pytest.approx(0)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=30).filter(any))
@@ -139,7 +139,7 @@ def test_gini_is_half_the_mean_difference_over_the_mean(counts: list[int]) -> No
 
 def test_what_does_not_exist_is_none_and_not_zero() -> None:
     nothing, nobody = np.zeros(3, int), np.zeros(3, bool)
-    assert gini(nothing) is entropy(nothing) is divergence_from_uniform(nothing) is None
+    assert gini(nothing) is entropy(nothing) is divergence_from_uniform(None, 3) is None
     assert coverage(np.array([1, 1, 0]), nobody) is None
     assert exposure(np.array([1, 1, 0]), nobody) is None
     assert exposure(nothing, ~nobody) is None
@@ -167,9 +167,12 @@ def test_the_three_aggregations_weigh_users_differently() -> None:
 
 
 @pytest.mark.parametrize("recall", [group_recall, group_recall_micro, group_recall_all_users])
-def test_the_recall_of_a_group_that_nobody_wants_is_none(recall: object) -> None:
+def test_the_recall_of_a_group_that_nobody_wants_is_not_a_number_and_others_stand_beside_it(recall: object) -> None:
     assert callable(recall)
-    assert recall(np.array([0, 0]), np.array([0, 0])) is None
+    assert np.isnan(recall(np.array([0, 0]), np.array([0, 0])))
+    of_two = recall(np.array([[0, 0], [1, 1]]), np.array([[0, 0], [2, 2]]))
+    assert np.isnan(of_two[0])
+    assert of_two[1] == 0.5
 
 
 def test_the_correlations_of_popularity_and_rank_have_the_worked_values() -> None:
