@@ -89,7 +89,7 @@ class Users:
         }
 
     def splits(self, user: Array) -> list[tuple[list[str], Array]]:
-        """Both splits into user groups: the suffixes of their keys, and some users' places [n] among them (-1: none)."""
+        """Both splits into user groups: suffixes of their keys, and some users' places [n] among them (-1: none)."""
         kinds, bins = [f"users={name}" for name in KINDS], [f"users=bin{n}" for n in range(BINS)]
         return [(kinds, self.kind[user]), (bins, self.bin[user])]
 

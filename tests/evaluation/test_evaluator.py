@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -177,11 +178,13 @@ def test_a_model_that_knows_the_test_items_is_perfect() -> None:
     assert found.ranks.rank.max() <= torch.bincount(dataset.test.user).max()
 
 
-def test_the_only_hit_is_the_held_out_item_however_few_there_are() -> None:
+def test_the_only_hits_are_the_held_out_items_however_few_there_are() -> None:
     dataset = small()
-    test = Interactions(dataset.test.user[-1:], dataset.test.item[-1:], N_USERS, N_ITEMS)
-    ranked = evaluator(Dataset(**{**vars(dataset), "test": test})).evaluate(Fixed(scores()), "test").ranked
-    assert ranked.item[ranked.hit].tolist() == test.item.tolist()
+    of_two = [sorted(items_of(dataset.test, user)) for user in (0, 2)]
+    for pair in itertools.product(*of_two):  # in some the key of one user's item ends as that of the other's
+        test = Interactions(torch.tensor([0, 2]), torch.tensor(pair), N_USERS, N_ITEMS)
+        found = evaluator(Dataset(**{**vars(dataset), "test": test}), stored=N_ITEMS).evaluate(Fixed(scores()), "test")
+        assert found.ranked.item[found.ranked.hit].tolist() == list(pair)
 
 
 def test_users_without_held_out_items_are_counted_and_left_out() -> None:
