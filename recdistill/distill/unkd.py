@@ -115,12 +115,11 @@ class UnKD(Distiller):
             if self.quirks:  # either of two draws is the first equally often
                 swapped = torch.rand(low.shape, generator=generator, device=low.device) < 0.5
                 low = torch.where(swapped, high, low)
-            last = ranked.shape[1] - 1
-            better.append(ranked.gather(1, high.clamp(0, last)))
-            worse.append(ranked.gather(1, low.clamp(0, last)))
+            last = ranked.shape[1] - 1  # which draws from lists that are too short may pass
+            better.append(ranked.gather(1, high.clamp_(max=last)))
+            worse.append(ranked.gather(1, low.clamp_(max=last)))
             valid.append((length >= 2).unsqueeze(1).expand_as(high))
-        self.better = torch.cat(better, 1).long()  # [U, P]
-        self.worse = torch.cat(worse, 1).long()
+        self.better, self.worse = torch.cat(better, 1), torch.cat(worse, 1)  # [U, P], as the lists in int32
         self.valid = torch.cat(valid, 1)
 
     def forward(self, scorer: Scorer, batch: Batch) -> dict[str, Tensor]:
@@ -128,7 +127,7 @@ class UnKD(Distiller):
         if self.weight == 0:
             return {}
         user, weight = distinct(batch.user, per_row=self.per == "row")
-        score = scorer.pair_scores(user, torch.cat([self.better[user], self.worse[user]], 1))
+        score = scorer.pair_scores(user, torch.cat([self.better[user], self.worse[user]], 1).long())
         better, worse = score.chunk(2, 1)
         return {"unkd": self.weight * pairwise(better, worse, self.valid[user], weight)}
 
