@@ -117,22 +117,23 @@ class InnerProductScorer(Scorer):
         self.user_vectors = user_vectors
         self.item_vectors = item_vectors
         self.by_rows = by_rows
-        self._batch: tuple[Batch, tuple[Tensor, Tensor]] | None = None
+        self._batch: tuple[Batch, tuple[Tensor, Tensor | None]] | None = None
 
     def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
         """[B, M] inner products."""
         return pair_scores(self.user_vectors, self.item_vectors, user, item, by_rows=self.by_rows)
 
-    def bpr(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """BPR of a batch and half the mean squared norms of its rows, looked up once for both.
+    def bpr(self, batch: Batch, *, squares: bool = False) -> tuple[Tensor, Tensor | None]:
+        """BPR of a batch and, where asked for, half the mean squared norms of its rows.
+
+        They are looked up once for both, if the `squares` are asked for before the loss alone.
 
         Shapes:
-            Returns: two scalars; see `recdistill.models.rows.bpr_and_half_squares`.
+            Returns: a scalar, and another or None; see `recdistill.models.rows.bpr_and_half_squares`.
         """
-        if self._batch is None or self._batch[0] is not batch:
-            rows = batch.user, batch.positive, batch.negative
-            found = bpr_and_half_squares(self.user_vectors, self.item_vectors, *rows, by_rows=self.by_rows)
-            self._batch = batch, found
+        if self._batch is None or self._batch[0] is not batch or (squares and self._batch[1][1] is None):
+            given = self.user_vectors, self.item_vectors, batch.user, batch.positive, batch.negative
+            self._batch = batch, bpr_and_half_squares(*given, by_rows=self.by_rows, squares=squares)
         return self._batch[1]
 
     def all_scores(self, user: Tensor) -> Tensor:

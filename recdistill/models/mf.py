@@ -50,5 +50,7 @@ class MF(Recommender):
     def penalty(self, scorer: InnerProductScorer, batch: Batch) -> Tensor:  # type: ignore[override]  # its own scorer
         """Squared norms of the rows of a batch; a row's negatives count as one item together."""
         if self.loss_kind == "bpr":
-            return scorer.bpr(batch)[1]
+            half = scorer.bpr(batch, squares=True)[1]
+            assert half is not None  # asked for
+            return half
         return row_penalty(self.loss_kind, self.user_table, self.item_table, batch, by_rows=self.by_rows)

@@ -36,18 +36,25 @@ def pair_scores(users: Tensor, items: Tensor, user: Tensor, item: Tensor, *, by_
 
 
 def bpr_and_half_squares(
-    users: Tensor, items: Tensor, user: Tensor, positive: Tensor, negative: Tensor, *, by_rows: bool = False
-) -> tuple[Tensor, Tensor]:
+    users: Tensor,
+    items: Tensor,
+    user: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    by_rows: bool = False,
+    squares: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """The two terms of a BPR step as one node of autograd's graph: the loss, and what weight decay scales.
 
     The loss is `recdistill.losses.bpr`, whose slope towards a negative's score is sigmoid(gap) / (B N). The other is
     half the squared norms of the rows, a mean over the batch; a row's negatives count as one together.
 
     Shapes:
-        users: [U, d]. items: [I, d]. user, positive: [B]. negative: [B, N]. Returns: two scalars. The gradients are
-        dense, or sparse with `by_rows` (both tables are then parameters).
+        users: [U, d]. items: [I, d]. user, positive: [B]. negative: [B, N]. Returns: two scalars, or without `squares`
+        one and None. The gradients are dense, or sparse with `by_rows` (both tables are then parameters).
     """
-    found: tuple[Tensor, Tensor] = _BPR.apply(users, items, user, positive, negative, by_rows)  # type: ignore[no-untyped-call]  # as above
+    found: tuple[Tensor, Tensor | None] = _BPR.apply(users, items, user, positive, negative, by_rows, squares)  # type: ignore[no-untyped-call]  # as above
     return found
 
 
@@ -97,33 +104,47 @@ class _BPR(torch.autograd.Function):
     # On usual tables an operation's overhead is as large as its arithmetic: what counts here is how few there are.
     @staticmethod
     def forward(
-        ctx: Any, users: Tensor, items: Tensor, user: Tensor, positive: Tensor, negative: Tensor, by_rows: bool
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any,
+        users: Tensor,
+        items: Tensor,
+        user: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        by_rows: bool,
+        squares: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         of_user, of_positive = users.index_select(0, user), items.index_select(0, positive)
         of_negative = _gathered(items, negative)
-        apart = of_negative - of_positive.unsqueeze(1)
+        apart = torch.sub(of_negative, of_positive.unsqueeze(1), out=None if squares else of_negative)
         gap = torch.linalg.vecdot(apart, of_user.unsqueeze(1))
-        ctx.save_for_backward(users, items, user, positive, negative, of_user, of_positive, of_negative, apart, gap)
+        kept = (of_positive, of_negative) if squares else (None, None)
+        ctx.save_for_backward(users, items, user, positive, negative, of_user, *kept, apart, gap)
         ctx.by_rows = by_rows
-        squares = _square(of_user) + _square(of_positive) + _square(of_negative) / negative.shape[1]
-        return bpr(gap), squares / (2 * len(user))
+        ctx.set_materialize_grads(False)
+        if not squares:
+            return bpr(gap), None
+        total = _square(of_user) + _square(of_positive) + _square(of_negative) / negative.shape[1]
+        return bpr(gap), total / (2 * len(user))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_loss: Tensor, to_squares: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, to_loss: Tensor | None, to_squares: Tensor | None) -> tuple[Tensor | None, ...]:
         users, items, user, positive, negative, of_user, of_positive, of_negative, apart, gap = ctx.saved_tensors
-        slope = gap.sigmoid().mul_(to_loss / gap.numel())
-        share = to_squares / len(user)
+        slope = torch.zeros_like(gap) if to_loss is None else gap.sigmoid().mul_(to_loss / gap.numel())
+        share = None if to_squares is None else to_squares / len(user)
         to_users = to_items = None
         if ctx.needs_input_grad[0]:
-            rows = _mixed(slope, apart).addcmul_(of_user, share)
+            rows = _mixed(slope, apart)
+            if share is not None:
+                rows.addcmul_(of_user, share)
             to_users = _gradient(users, (user, rows), by_rows=ctx.by_rows)
         if ctx.needs_input_grad[1]:
-            high = (of_positive * share).addcmul_(of_user, slope.sum(1, keepdim=True), value=-1)
-            low = slope.unsqueeze(2) * of_user.unsqueeze(1)
-            low = low.addcmul_(of_negative, share / negative.shape[1]).flatten(0, 1)
-            to_items = _gradient(items, (positive, high), (negative.flatten(), low), by_rows=ctx.by_rows)
-        return to_users, to_items, None, None, None, None
+            high, low = of_user * -slope.sum(1, keepdim=True), slope.unsqueeze(2) * of_user.unsqueeze(1)
+            if share is not None:
+                high.addcmul_(of_positive, share)
+                low.addcmul_(of_negative, share / negative.shape[1])
+            to_items = _gradient(items, (positive, high), (negative.flatten(), low.flatten(0, 1)), by_rows=ctx.by_rows)
+        return to_users, to_items, None, None, None, None, None
 
 
 class _HalfSquares(torch.autograd.Function):

@@ -29,12 +29,14 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar terms by name; their sum is minimised."""
         scorer = self.student.scorer()  # once per step
+        # First: a model may then have it from the same look-ups as its loss.
+        decay = self.weight_decay * self.student.penalty(scorer, batch) if self.weight_decay else None
         terms: dict[str, Tensor] = {}
         if not self.distiller.replaces_base_loss:
             terms["base"] = self.student.loss(scorer, batch)
         terms.update(self.distiller(scorer, batch))
-        if self.weight_decay:
-            terms["weight_decay"] = self.weight_decay * self.student.penalty(scorer, batch)
+        if decay is not None:
+            terms["weight_decay"] = decay
         if not terms:
             raise ConfigError(
                 f"{type(self.distiller).__name__} gives no loss term and replaces the base loss",

@@ -30,6 +30,19 @@ def test_the_penalty_is_half_the_mean_squared_norm_of_the_rows_of_a_batch() -> N
     torch.testing.assert_close(model.penalty(model.scorer(), batch), torch.tensor(expected / len(batch.user)))
 
 
+def test_the_penalty_is_the_same_before_and_after_the_loss() -> None:
+    model, batch = toys.model(), toys.batch(negatives=3)
+    scorer = model.scorer()
+    loss = model.loss(scorer, batch)
+    after = model.penalty(scorer, batch)
+    scorer = model.scorer()
+    before = model.penalty(scorer, batch)
+    assert model.loss(scorer, batch).equal(loss)
+    assert after.equal(before)
+    found, expected = (torch.autograd.grad(one, list(model.parameters())) for one in (after, before))
+    assert all(map(torch.equal, found, expected))
+
+
 def test_the_penalty_of_the_softmax_loss_leaves_the_unused_negatives_out() -> None:
     model, batch = toys.model(loss="softmax"), toys.batch()
     expected = model.user_table[batch.user].square().sum(1) + model.item_table[batch.positive].square().sum(1)

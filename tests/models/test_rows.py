@@ -105,6 +105,19 @@ def test_a_bpr_step_in_float32_has_the_gradients_of_float64_to_a_millionth() -> 
         assert (one.double() - other).norm() <= 1e-6 * other.norm()
 
 
+@pytest.mark.parametrize("negatives", [1, 3])
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_a_bpr_step_without_squares_has_the_same_loss_and_gradients(negatives: int, by_rows: bool) -> None:
+    users, items = tables()
+    negative = torch.randint(7, (5, negatives), generator=torch.Generator().manual_seed(2))
+    alone, nothing = bpr_and_half_squares(users, items, USER, POSITIVE, negative, by_rows=by_rows, squares=False)
+    both, _ = bpr_and_half_squares(users, items, USER, POSITIVE, negative, by_rows=by_rows)
+    assert nothing is None
+    assert alone.equal(both)
+    for one, other in zip(*(torch.autograd.grad(loss, (users, items)) for loss in (alone, both)), strict=True):
+        assert one.to_dense().equal(other.to_dense())
+
+
 def test_a_bpr_step_gives_a_table_that_needs_no_gradient_none() -> None:
     for frozen in (0, 1):
         both = tables()

@@ -17,6 +17,7 @@ from recdistill.distill.rrd import RRD
 from recdistill.distill.unkd import UnKD
 from recdistill.errors import OutOfMemory, SettingsError, TrainingError
 from recdistill.models.base import Recommender, Scorer
+from recdistill.models.mf import MF
 from recdistill.runtime import generator
 from recdistill.training.objective import Objective
 from recdistill.training.trainer import Fit, fit, train_step
@@ -229,6 +230,20 @@ def test_a_step_returns_the_terms_and_moves_the_weights() -> None:
     assert values.tolist() == [expected["base"].item(), expected["weight_decay"].item()]
     assert not values.requires_grad
     assert not same(student.state_dict(), before)
+
+
+class WithoutPenalty(MF):
+    def penalty(self, scorer: Scorer, batch: Batch) -> Tensor:
+        return Recommender.penalty(self, scorer, batch)
+
+
+def test_a_penalty_that_is_a_constant_is_a_term_without_a_gradient() -> None:
+    student = WithoutPenalty(dim=4)
+    student.prepare(toys.interactions(), generator(0, "student"))
+    objective = Objective(student, NoDistillation(), 0.1)
+    names, values = train_step(objective, torch.optim.Adam(objective.parameters()), toys.batch())
+    assert names == ["base", "weight_decay"]
+    assert values[0] > values[1] == 0
 
 
 def test_the_module_of_a_distiller_is_trained_and_a_second_trained_model_is_restored_with_the_first() -> None:
