@@ -20,7 +20,7 @@ from recdistill.types import Interactions, TopK
 CHUNK_BYTES = 6 << 20  # of scores: they stay in the cache between the product and the selection
 CHUNK_ROWS = 64  # and at least so many users: a product of fewer rows reads the items' table for too little
 DEVICE_CHUNK_BYTES = 1 << 28  # off the CPU, where a smaller product costs as much: the launches of its kernels
-FOLD = 8  # columns to a maximum; a row is folded while it has FOLD^2 columns or more for each of the k
+FOLD = 8  # columns to a maximum; a row is folded while more than 2k of them remain
 T = TypeVar("T")
 Bits = TypeVar("Bits", Tensor, np.ndarray)
 log = logging.getLogger("recdistill")
