@@ -44,6 +44,7 @@ def main() -> int:
         print("\nTrials, valid:\n")
         print("\n".join(trials(tried, {row["method"]: row["settings"] for row in final})))
         if asked.figures is not None:
+            asked.figures.mkdir(parents=True, exist_ok=True)
             rows.draw(asked.figures / f"frontier-{place.name}.png")
     hours = sum(row["seconds"] for row in ledger) / 3600
     print(f"\n{len(ledger)} runs, {hours:.1f} hours of one process.")
