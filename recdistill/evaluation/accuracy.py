@@ -56,8 +56,10 @@ def mrr(hit: Array, relevant: Array) -> Array:
 
 def average_precision(hit: Array, relevant: Array) -> Array:
     """Mean precision at the hits, over min(K, relevant)."""
-    precisions = hit.cumsum(1, np.float64) / np.arange(1, hit.shape[1] + 1)
-    value: Array = (precisions * hit).sum(1) / np.minimum(relevant, hit.shape[1])
+    row, place = hit.nonzero()  # few places are hits
+    count = np.bincount(row, minlength=len(hit))
+    so_far = np.arange(1, len(row) + 1) - (count.cumsum() - count)[row]
+    value: Array = np.bincount(row, so_far / (place + 1), len(hit)) / np.minimum(relevant, hit.shape[1])
     return value
 
 

@@ -156,5 +156,5 @@ def _of_groups(ranked: Ranked, items: Items, relevant: Sequence[Array], k: int) 
 def _per_group(split: tuple[list[str], Array], row: Array, item: Array, n: int, weight: Array | None = None) -> Array:
     """[groups, n] how many entries (row, item) lie in each group of items, or the sum of their weights."""
     names, group = split
-    first = np.arange(len(names)) * n
-    return np.bincount(first[group[item]] + row, weight, minlength=len(names) * n).reshape(len(names), n)
+    cell = np.multiply(group[item], n, dtype=np.int64) + row
+    return np.bincount(cell, weight, minlength=len(names) * n).reshape(len(names), n)
