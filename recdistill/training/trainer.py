@@ -163,12 +163,23 @@ def _storages(value: object, device: torch.device, known: set[int]) -> Iterator[
 
 
 def train_step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Any) -> tuple[list[str], Tensor]:
-    """One update; returns the terms' names and their detached values [n_terms]. Waits for no device."""
+    """One update; returns the terms' names and their detached values [n_terms]. Waits for no device.
+
+    Raises:
+        TrainingError: no term has a gradient.
+    """
     terms = objective(batch)
+    learnt = [term for term in terms.values() if term.requires_grad]  # a penalty may be a constant
+    if not learnt:
+        raise TrainingError(
+            f"no loss term has a gradient: {', '.join(terms)}",
+            "nothing would be trained",
+            "compute the terms from the scorer's scores without detach() or no_grad()",
+        )
     for group in optimizer.param_groups:  # the optimizer's own zero_grad opens a profiler scope, 5 % of a small step
         for parameter in group["params"]:
             parameter.grad = None
-    torch.autograd.backward([term for term in terms.values() if term.requires_grad])  # a penalty may be a constant
+    torch.autograd.backward(learnt)
     optimizer.step()
     return list(terms), torch.stack([term.detach() for term in terms.values()])
 

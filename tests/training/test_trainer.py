@@ -246,6 +246,19 @@ def test_a_penalty_that_is_a_constant_is_a_term_without_a_gradient() -> None:
     assert values[0] > values[1] == 0
 
 
+class Detached(MF):
+    def loss(self, scorer: Scorer, batch: Batch) -> Tensor:  # type: ignore[override]  # as a slip in a plug-in
+        return super().loss(scorer, batch).detach()  # type: ignore[arg-type]  # its own scorer
+
+
+def test_terms_without_any_gradient_are_an_error_not_a_training_of_nothing() -> None:
+    student = Detached(dim=4)
+    student.prepare(toys.interactions(), generator(0, "student"))
+    objective = Objective(student, NoDistillation(), 0.0)
+    with pytest.raises(TrainingError, match="base"):
+        train_step(objective, torch.optim.Adam(objective.parameters()), toys.batch())
+
+
 def test_the_module_of_a_distiller_is_trained_and_a_second_trained_model_is_restored_with_the_first() -> None:
     student, distiller = toys.model(), Together()
     distiller.prepare(toys.knowledge(), toys.interactions(), student, generator(0, "distiller"))
