@@ -17,6 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import bench_parts  # noqa: F401  # before numpy and torch, which read the number of threads as they load
+
+# isort: split
 import torch
 from bench_parts import ranking_loops, sampling_loops, training_loops, whole
 from bench_parts.data import SCALES, Scale

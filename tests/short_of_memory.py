@@ -15,12 +15,13 @@ from torch import Tensor
 from recdistill.dataset.sampling import SeenItems
 from recdistill.errors import OutOfMemory
 from recdistill.models.base import InnerProductScorer
-from recdistill.ranking import CHUNK_ROWS, top_k, top_k_and_ranks
+from recdistill.ranking import chunk_rows, top_k, top_k_and_ranks
 from recdistill.runtime import fitting_rows, start
 from recdistill.soft_labels.extract import Layout, extract
 from recdistill.types import Interactions
 
 N_USERS, N_ITEMS = 150, 200_000
+CHUNK_ROWS = chunk_rows(N_ITEMS, torch.device("cpu"))
 CHUNK_BYTES = 4 * CHUNK_ROWS * N_ITEMS  # of the first product
 
 

@@ -14,13 +14,13 @@ import torch
 from contracts import toys
 from recdistill.dataset.sampling import SeenItems
 from recdistill.models.base import InnerProductScorer
-from recdistill.ranking import CHUNK_ROWS, by_chunk
+from recdistill.ranking import by_chunk
 from recdistill.runtime import is_out_of_memory
 
 if not sys.platform.startswith("linux"):
     pytest.skip("only Linux keeps a limit on the address space", allow_module_level=True)
 
-from short_of_memory import CHUNK_BYTES, N_ITEMS, World
+from short_of_memory import CHUNK_BYTES, CHUNK_ROWS, N_ITEMS, World
 
 PROGRAM = Path(__file__).parent / "short_of_memory.py"
 

@@ -185,7 +185,14 @@ def test_lists_do_not_depend_on_how_users_are_cut_into_chunks(chunk: int) -> Non
 
 @pytest.mark.parametrize(
     ("device", "n_items", "rows"),
-    [("cpu", 1_000, 1_572), ("cpu", 1_000_000, 64), ("cuda", 1_000_000, 67), ("cuda", 10_000_000, 64)],
+    [
+        ("cpu", 1_000, 1_572),
+        ("cpu", 50_000, 128),
+        ("cpu", 200_000, 83),
+        ("cpu", 1_000_000, 64),
+        ("cuda", 1_000_000, 67),
+        ("cuda", 10_000_000, 64),
+    ],
 )
 def test_the_catalogue_and_the_kind_of_device_say_how_many_users_a_chunk_has(
     device: str, n_items: int, rows: int

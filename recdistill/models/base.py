@@ -13,6 +13,7 @@ from recdistill.catalogue import Head, ListHead, catalogue_loss, listed_loss
 from recdistill.errors import ConfigError
 from recdistill.losses import distinct
 from recdistill.models.rows import bpr_and_half_squares, half_squares, pair_scores
+from recdistill.products import inner_products
 from recdistill.types import Batch, Interactions
 
 
@@ -138,7 +139,7 @@ class InnerProductScorer(Scorer):
 
     def all_scores(self, user: Tensor) -> Tensor:
         """One matrix product."""
-        return self.user_vectors[user] @ self.item_vectors.T
+        return inner_products(self.user_vectors[user], self.item_vectors)
 
     def catalogue_loss(self, user: Tensor, head: Head, row: Tensor | None = None, item: Tensor | None = None) -> Tensor:
         """One pass in chunks; see `recdistill.catalogue.catalogue_loss` for cost and memory."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 Work = Callable[[], object]
+STEADY = 0.01  # seconds of calls one after the other
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,30 @@ class Row:
         return vars(self) | {"seconds": dict(self.seconds), "targets": targets, "ratio": self.ratio}
 
 
-def in_turn(works: Mapping[str, Work], rounds: int = 5, *, device: str = "cpu") -> dict[str, float]:
+def in_turn(
+    works: Mapping[str, Work], rounds: int = 5, *, device: str = "cpu", steady: bool = False
+) -> dict[str, float]:
     """Median seconds of each function, called in turn so that a busy machine slows all of them alike.
 
-    CPU seconds of this process (one thread); on another device wall seconds with the device waited for.
+    CPU seconds of this process (one thread); on another device wall seconds with the device waited for. `steady` is for
+    steps, which in training follow their like: in each turn a function is called once for the caches, which the one
+    before it has filled with its own, and then timed over several calls.
     """
     taken: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
-            seconds = _once(work, device)
+            seconds = (_steady if steady else _once)(work, device)
             if turn:  # the first call warms up caches and allocators
                 taken[name].append(seconds)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def _steady(work: Work, device: str) -> float:
+    work()
+    taken = [_once(work, device)]
+    while sum(taken) < STEADY:
+        taken.append(_once(work, device))
+    return statistics.fmean(taken)
 
 
 def _once(work: Work, device: str) -> float:

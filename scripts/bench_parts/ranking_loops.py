@@ -54,8 +54,9 @@ def ranking(scale: Scale, device: str) -> Row:
     if scale.name == "S":
         targets.append(Target("times the product alone", seconds["ours"] / seconds["floor"], 3.5, at_most=True))
     share = seconds["all metrics"] / (seconds["ours"] + seconds["all metrics"])
-    targets.append(Target("share of metrics", share, 0.1, at_most=True))
-    note = "" if len(user) == scale.n_users else f"{len(user)} users"
+    if scale.name == "L":  # asked of 100k users; with few, the calls weigh more than the users
+        targets.append(Target("share of metrics", share, 0.1, at_most=True))
+    note = f"{len(user)} users; all metrics are {share:.2g} of it and them"
     return Row("ranking", scale.name, "1000 users", seconds, targets, peak(works["ours"], device), note)
 
 

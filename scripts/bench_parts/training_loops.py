@@ -207,7 +207,7 @@ def _kd_step(name: str, method: Distiller, scale: Scale, device: str, batch: Bat
     }
     if per_user:
         works |= _floors(student.user_table.detach(), student.item_table.detach(), user, per_user)
-    seconds = in_turn(works, 7, device=device)
+    seconds = in_turn(works, 7, device=device, steady=True)
     targets = []
     if per_user:
         # A method with an item side scores more pairs per user than there are items: so many products more.
