@@ -16,6 +16,7 @@ class NoDistillation(Distiller):
     """
 
     teachers = None
+    scores = False
 
     def forward(self, scorer: Scorer, batch: Batch) -> dict[str, Tensor]:
         """No terms."""

@@ -190,6 +190,10 @@ class Recommender(nn.Module, ABC):
     def scorer(self) -> Scorer:
         """What scores pairs with the weights of this moment."""
 
+    def batch_scorer(self, batch: Batch) -> Scorer:
+        """What `loss` needs for one batch and nothing else: a model may leave out the rows that are not in it."""
+        return self.scorer()
+
     @abstractmethod
     def loss(self, scorer: Scorer, batch: Batch) -> Tensor:
         """The model's own training objective, a mean over rows."""

@@ -11,7 +11,7 @@ from contracts.recommender import RecommenderContract
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.mf import MF
 from recdistill.runtime import generator
-from recdistill.types import Interactions
+from recdistill.types import Batch, Interactions
 
 
 class TestLightGCNWithBPR(RecommenderContract):
@@ -117,3 +117,49 @@ def test_tables_that_fill_pages_of_their_own_give_the_same_vectors(monkeypatch: 
     paged = model.scorer()
     assert paged.user_vectors.equal(usual.user_vectors)
     assert paged.item_vectors.equal(usual.item_vectors)
+
+
+def sparse_world(layers: int, **settings: Any) -> LightGCN:
+    """60 users and 80 items, a few of which have most of the edges."""
+    draws = generator(0, "edges")
+    item = (torch.rand(400, generator=draws) ** 3 * 80).long()
+    key = (torch.randint(60, (400,), generator=draws) * 80 + item).unique()
+    model = LightGCN(dim=4, layers=layers, **settings)
+    model.prepare(Interactions(key // 80, key % 80, 60, 80), generator(0, "model"))
+    return model
+
+
+FEW_OF_BOTH = Batch(torch.tensor([3, 9, 3]), torch.tensor([70, 75, 70]), torch.tensor([[60], [61], [79]]))
+FEW_USERS = Batch(torch.tensor([3, 9, 3]).repeat(5), torch.arange(15), torch.arange(15, 30).unsqueeze(1))
+FEW_ITEMS = Batch(torch.arange(40), torch.full((40,), 70), torch.full((40, 1), 75))
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("batch", "users", "items"), [(FEW_OF_BOTH, 2, 5), (FEW_USERS, 2, 80), (FEW_ITEMS, 60, 2)], ids=["both", "u", "i"]
+)
+def test_a_batch_alone_gives_the_same_loss_and_gradients_bit_by_bit(
+    layers: int, batch: Batch, users: int, items: int
+) -> None:
+    whole, alone = sparse_world(layers), sparse_world(layers)
+    scorer = alone.batch_scorer(batch)
+    if layers:
+        assert [int(table.isfinite().all(1).sum()) for table in (scorer.user_vectors, scorer.item_vectors)] == [
+            users,
+            items,
+        ]
+    losses = [whole.loss(whole.scorer(), batch), alone.loss(scorer, batch)]
+    for loss in losses:
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's has no types
+    assert torch.equal(*losses)
+    for one, other in zip(whole.parameters(), alone.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.equal(one.grad, other.grad)
+
+
+def test_the_softmax_over_the_catalogue_has_every_row() -> None:
+    model = sparse_world(2, loss="softmax")
+    scorer = model.batch_scorer(FEW_OF_BOTH)
+    assert scorer.item_vectors.isfinite().all()
+    assert model.loss(scorer, FEW_OF_BOTH).isfinite()
