@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from recdistill.errors import ConfigError
+from recdistill.products import inner_products
 
 
 @dataclass(frozen=True)
@@ -131,26 +132,28 @@ def for_ranking() -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed; on the CPU, and in CUDA's libraries, torch says it in words only."""
-    words = ("can't allocate memory", "std::bad_alloc", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
+    cpu = ("can't allocate memory", "std::bad_alloc", "could not create a primitive", "could not create a memory")
+    cuda = ("STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in cpu + cuda)
 
 
 def faster_ranking_threads(device: str) -> int | None:
     """All cores of this process where they rank faster than one, else None: as in training.
 
-    A product of the shape of ranking (64 users x 64 x 20,000 items) is timed with either. How many threads share it
+    A product of the shape of ranking (128 users x 64 x 20,000 items) is timed with either. How many threads share it
     does not change its bits, so this decides on seconds alone.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores == 1 or device.partition(":")[0] == "cuda" or (device == "auto" and torch.cuda.is_available()):
         return None
     before = torch.get_num_threads()
-    left, right = (torch.randn(rows, 64, generator=generator(0, "probe")) for rows in (64, 20_000))
+    left, right = (torch.randn(rows, 64, generator=generator(0, "probe")) for rows in (128, 20_000))
     seconds: dict[int, list[float]] = {1: [], cores: []}
     for _ in range(5):
         for threads, taken in seconds.items():
             torch.set_num_threads(threads)
-            taken.append(_seconds(left, right))
+            with torch.no_grad():
+                taken.append(_seconds(lambda: inner_products(left, right)))
     torch.set_num_threads(before)
     one, all_of_them = (sorted(taken)[2] for taken in seconds.values())  # medians: on a busy machine the best is luck
     return cores if one >= _WORTH_IT * all_of_them else None
@@ -172,17 +175,17 @@ def probe_matmul(device: torch.device) -> Matmul:
     for name in ("highest", fast):
         torch.set_float32_matmul_precision(name)
         error[name] = float((left @ right.T).cpu().double().sub(exact).abs().max())
-        seconds[name] = min(_seconds(left, right) for _ in range(5))
+        seconds[name] = min(_seconds(lambda: left @ right.T) for _ in range(5))
     torch.set_float32_matmul_precision("highest")
     speedup = seconds["highest"] / seconds[fast]
     good = speedup >= 1.5 and error[fast] <= 2 * error["highest"]
     return Matmul(fast if good else "highest", speedup, error["highest"], error[fast])
 
 
-def _seconds(left: Tensor, right: Tensor) -> float:
+def _seconds(multiply: Callable[[], Tensor]) -> float:
     started = time.perf_counter()
     for _ in range(4):
-        product = left @ right.T
+        product = multiply()
     float(product[0, 0])  # waits for a device
     return time.perf_counter() - started
 

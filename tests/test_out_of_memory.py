@@ -75,4 +75,5 @@ def test_torch_numpy_and_cuda_each_say_in_their_own_way_that_memory_ran_out() ->
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))  # AcceleratorError is one
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN, for its own working memory
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -188,7 +188,7 @@ def test_lists_do_not_depend_on_how_users_are_cut_into_chunks(chunk: int) -> Non
     [
         ("cpu", 1_000, 1_572),
         ("cpu", 50_000, 128),
-        ("cpu", 200_000, 83),
+        ("cpu", 200_000, 64),
         ("cpu", 1_000_000, 64),
         ("cuda", 1_000_000, 67),
         ("cuda", 10_000_000, 64),

@@ -25,7 +25,7 @@ class Distiller(nn.Module, ABC):
         group_lists: a request for ranked lists per popularity group, or None.
         teachers: the number of teachers it takes, or None for any number.
         replaces_base_loss: whether the student's own loss is left out.
-        scores: whether it asks the student's scorer for anything.
+        asks_scorer: whether it asks the student's scorer for anything.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -34,7 +34,7 @@ class Distiller(nn.Module, ABC):
     group_lists: GroupLists | None = None
     teachers: int | None = 1
     replaces_base_loss: bool = False
-    scores: ClassVar[bool] = True
+    asks_scorer: ClassVar[bool] = True
 
     def prepare(
         self, knowledge: Knowledge, interactions: Interactions, student: Recommender, generator: torch.Generator

@@ -16,7 +16,7 @@ class NoDistillation(Distiller):
     """
 
     teachers = None
-    scores = False
+    asks_scorer = False
 
     def forward(self, scorer: Scorer, batch: Batch) -> dict[str, Tensor]:
         """No terms."""

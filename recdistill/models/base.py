@@ -191,7 +191,7 @@ class Recommender(nn.Module, ABC):
         """What scores pairs with the weights of this moment."""
 
     def batch_scorer(self, batch: Batch) -> Scorer:
-        """What `loss` needs for one batch and nothing else: a model may leave out the rows that are not in it."""
+        """What `loss` and `penalty` need for one batch alone: a model may leave out the rows that are not in it."""
         return self.scorer()
 
     @abstractmethod

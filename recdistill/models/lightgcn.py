@@ -77,9 +77,10 @@ class LightGCN(Recommender):
     def batch_scorer(self, batch: Batch) -> InnerProductScorer:
         """Propagate once, the last layer for the rows of the batch alone where they are few; the others are NaN.
 
-        On the CPU: elsewhere how many edges they have would have to be waited for.
+        On the CPU: elsewhere how many edges they have would have to be waited for. A subclass may score other rows.
         """
-        if self.loss_kind != "bpr" or self.layers == 0 or batch.user.device.type != "cpu":
+        here = batch.user.device.type == "cpu" and type(self) is LightGCN
+        if self.loss_kind != "bpr" or self.layers == 0 or not here:
             return self.scorer()
         item = torch.cat([batch.positive, batch.negative.flatten()])
         return self._propagated(_few(batch.user, self.user_start), _few(item, self.item_start))

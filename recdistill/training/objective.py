@@ -29,7 +29,7 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar terms by name; their sum is minimised."""
         # Once per step.
-        scorer = self.student.scorer() if self.distiller.scores else self.student.batch_scorer(batch)
+        scorer = self.student.scorer() if self.distiller.asks_scorer else self.student.batch_scorer(batch)
         # First: a model may then have it from the same look-ups as its loss.
         decay = self.weight_decay * self.student.penalty(scorer, batch) if self.weight_decay else None
         terms: dict[str, Tensor] = {}

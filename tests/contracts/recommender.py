@@ -41,6 +41,16 @@ class RecommenderContract:
         expected = scorer.all_scores(user).gather(1, item)
         torch.testing.assert_close(scorer.pair_scores(user, item), expected, rtol=1e-5, atol=1e-6)
 
+    def test_what_scores_a_batch_alone_gives_its_loss_penalty_and_gradients(self) -> None:
+        batch, found = toys.batch(rows=3), []
+        for model in (self.prepared(), self.prepared()):
+            scorer = model.batch_scorer(batch) if found else model.scorer()
+            terms = torch.stack([model.penalty(scorer, batch), model.loss(scorer, batch)])
+            if model.trainable:
+                terms.sum().backward()
+            found.append([terms.detach(), *(parameter.grad for parameter in model.parameters())])
+        torch.testing.assert_close(*found)
+
     def test_one_user_is_scored_as_among_many(self) -> None:
         scorer = self.prepared().scorer()
         alone, among = scorer.all_scores(torch.tensor([4])), scorer.all_scores(torch.arange(toys.N_USERS))

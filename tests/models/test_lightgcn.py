@@ -8,7 +8,8 @@ from torch import Tensor
 
 from contracts import toys
 from contracts.recommender import RecommenderContract
-from recdistill.models.lightgcn import LightGCN
+from recdistill.models.base import InnerProductScorer
+from recdistill.models.lightgcn import LightGCN, _few
 from recdistill.models.mf import MF
 from recdistill.runtime import generator
 from recdistill.types import Batch, Interactions
@@ -163,3 +164,31 @@ def test_the_softmax_over_the_catalogue_has_every_row() -> None:
     scorer = model.batch_scorer(FEW_OF_BOTH)
     assert scorer.item_vectors.isfinite().all()
     assert model.loss(scorer, FEW_OF_BOTH).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("ids", "start", "few"),
+    [
+        ([1, 1], [0, 1, 2, 3, 4, 5, 6, 7, 8], [1]),
+        ([1, 2], [0, 1, 2, 3, 4, 5, 6, 7, 8], [1, 2]),
+        ([1, 2, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8], None),  # more than a quarter of the rows
+        ([1], [0, 1, 7, 7, 7, 7, 7, 7, 8], None),  # more than half of the edges
+    ],
+)
+def test_few_rows_are_a_quarter_of_all_with_half_of_the_edges(
+    ids: list[int], start: list[int], few: list[int] | None
+) -> None:
+    found = _few(torch.tensor(ids), torch.tensor(start, dtype=torch.int32))
+    assert (found if found is None else found.tolist()) == few
+
+
+def test_a_subclass_that_scores_otherwise_is_given_every_row() -> None:
+    class Doubled(LightGCN):
+        def scorer(self) -> InnerProductScorer:
+            made = super().scorer()
+            return InnerProductScorer(2 * made.user_vectors, made.item_vectors)
+
+    model = Doubled(dim=4, layers=2)
+    model.prepare(toys.interactions(), generator(0, "model"))
+    scorer = model.batch_scorer(toys.batch(rows=1))
+    assert torch.equal(scorer.user_vectors, model.scorer().user_vectors)
