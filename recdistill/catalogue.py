@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 CHUNK_BYTES, DEVICE_BYTES = 8 << 20, 1 << 28  # of a chunk's scores, on the CPU and elsewhere
 CHUNK_ROWS = 64  # at least: fewer make slow products, and so many scores are no more than a table of items that wide
 TILE_ROWS, TILE_BYTES = 512, 2 << 20  # on the CPU; elsewhere a tile is the chunk
+SLIM = 16  # columns: fewer make slow products unless they lie in the order of columns
 # A row's slope along a part's mass counts as this share of the largest along a listed score there if it is smaller.
 LEAST_SLOPE = 1e-12
 
@@ -177,6 +178,7 @@ def _one_pass(
     # One element behind the matrix takes the writes of ignored positions, so that their number need not be known.
     buffer = users.new_empty(chunk * n_items + 1)
     to_users, to_items = torch.empty_like(users), items.new_zeros(items.shape[1], n_items)
+    by_width = _laid_out(items)
     masses, total = [], []
     left_out = _left_out(entries, n_rows, n_items, chunk, static)
     for first in range(0, n_rows, chunk):
@@ -207,9 +209,9 @@ def _one_pass(
             own = scale.gather(1, part_of)
             buffer.index_add_(0, slot.flatten(), torch.where(own == 0, 0.0, pull / own).flatten())
         scaled = scale.T.unsqueeze(1) * of.T  # [S, d, b]
-        mixed = of.new_zeros(len(parts), *of.shape)
+        mixed = _laid_out(of.new_zeros(len(parts), *of.shape))
         for s, some, block in tiles:
-            mixed[s, some].addmm_(share[some, block], items[block])
+            mixed[s, some].addmm_(share[some, block], by_width[block])
             to_items[:, block].addmm_(scaled[s, :, some], share[some, block])
         to_users[rows] = torch.einsum("bs,sbd->bd", scale, mixed)
         masses.append(mass)
@@ -228,6 +230,11 @@ def _tiles(score: Tensor, parts: Sequence[slice]) -> list[tuple[int, slice, slic
         for s, part in enumerate(parts)
         for left in range(part.start, part.stop, width)
     ]
+
+
+def _laid_out(rows: Tensor) -> Tensor:
+    """Rows [..., n, d] in the order in memory that suits products of that width (d = 8: two fifths of the time)."""
+    return rows.mT.contiguous().mT if rows.shape[-1] < SLIM else rows
 
 
 def _slopes(head: ListHead, mass: Tensor, score: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
