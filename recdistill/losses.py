@@ -31,11 +31,14 @@ def distinct(ids: Tensor, *, per_row: bool = False, static: bool | None = None) 
     Shapes:
         Returns: ids sorted [M] int64 with M <= B, weights [M] float32 that sum to one.
     """
+    if static is None:
+        static = ids.device.type != "cpu"
+    if not static:
+        kept, count = ids.unique(return_counts=True)
+        return kept, count / len(ids) if per_row else torch.ones_like(count, dtype=torch.float32) / len(kept)
     ordered = ids.sort().values
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
-    if static is None:
-        static = ids.device.type != "cpu"
     if per_row:
         # The first row of a run carries the length of the run: the position behind its last row minus its own.
         last = ordered.roll(-1) != ordered
@@ -45,11 +48,7 @@ def distinct(ids: Tensor, *, per_row: bool = False, static: bool | None = None) 
         weight = torch.where(first, behind.flip(0).cummin(0).values.flip(0) - position, 0) / len(ordered)
     else:
         weight = first / first.sum()
-    weight = weight.to(torch.float32)
-    if static:
-        return ordered, weight
-    kept = first.nonzero().squeeze(1)
-    return ordered.index_select(0, kept), weight.index_select(0, kept)
+    return ordered, weight.to(torch.float32)
 
 
 def bpr(gap: Tensor) -> Tensor:

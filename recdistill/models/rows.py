@@ -177,8 +177,9 @@ def _gradient(table: Tensor, *parts: tuple[Tensor, Tensor], by_rows: bool) -> Te
 def _blocks(table: Tensor, width: int, *columns: Tensor) -> list[tuple[Tensor, ...]]:
     """The rows of a batch in blocks whose gathered item rows, `width` for each, fit the cache; off the CPU at once."""
     row_bytes = max(1, width * table.shape[1] * table.element_size())
-    at_once = table.device.type != "cpu" or len(columns[0]) * row_bytes <= AT_ONCE_BYTES
-    size = max(1, len(columns[0]) if at_once else BLOCK_BYTES // row_bytes)
+    if table.device.type != "cpu" or len(columns[0]) * row_bytes <= AT_ONCE_BYTES:
+        return [columns]
+    size = max(1, BLOCK_BYTES // row_bytes)
     return list(zip(*(torch.split(column, size) for column in columns), strict=True))
 
 
