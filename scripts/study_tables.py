@@ -67,10 +67,15 @@ class Rows:
             for name, row in ((self.title(row), row) for row in self.rows)
             if name in ("scratch", rival)
         }
-        points = [(-(row.cells[self.ndcg].mean or 0), row.cells[self.lift].mean or 0) for row in self.rows]
-        methods = [n for n, row in enumerate(self.rows) if row.role is None]
-        best = pareto_front([points[n] for n in methods])
-        self.front = {self.title(self.rows[n]) for n, wins in zip(methods, best, strict=True) if wins}
+        methods = [(row, self.means(row)) for row in self.rows if row.role is None]
+        placed = [(row, means) for row, means in methods if means is not None]
+        best = pareto_front([(-ndcg, lift) for _, (ndcg, lift) in placed])
+        self.front = {self.title(row) for (row, _), wins in zip(placed, best, strict=True) if wins}
+
+    def means(self, row: Row) -> tuple[float, float] | None:
+        """Accuracy and lift; None where one of them was not measured."""
+        ndcg, lift = row.cells[self.ndcg].mean, row.cells[self.lift].mean
+        return None if ndcg is None or lift is None else (ndcg, lift)
 
     def title(self, row: Row) -> str:
         """The study's name of a row."""
@@ -104,13 +109,13 @@ class Rows:
         axes = figure.subplots()
         names = []
         for number, row in enumerate(self.rows, 1):
-            name, x, y = self.title(row), row.cells[self.lift], row.cells[self.ndcg]
-            if row.role == "mostpop" or x.mean is None or y.mean is None:
+            name, x, y, means = self.title(row), row.cells[self.lift], row.cells[self.ndcg], self.means(row)
+            if row.role == "mostpop" or means is None:
                 continue
             wins = name in self.front
             names.append(f"{number:2} {name}{' ◆' if wins else ''}")
-            axes.errorbar(x.mean, y.mean, _sd(y), _sd(x), fmt="D" if wins else "o", color="C0" if wins else "0.6", ms=5)
-            axes.annotate(str(number), (x.mean, y.mean), xytext=(4, 4), textcoords="offset points", fontsize=8)
+            axes.errorbar(*means[::-1], _sd(y), _sd(x), fmt="D" if wins else "o", color="C0" if wins else "0.6", ms=5)
+            axes.annotate(str(number), means[::-1], xytext=(4, 4), textcoords="offset points", fontsize=8)
         axes.set_xlabel("popularity lift of the lists (0: as popular as the users' own items)")
         axes.set_ylabel(self.ndcg.removeprefix("test/"))
         axes.set_title(f"{self.name}: ◆ no other method has more accuracy and less lift", fontsize=10)

@@ -122,6 +122,12 @@ def _tables_for_the_docs(folder: Path, chosen: list[str]) -> None:
     ]
     mean = statistics.fmean(one["test/recall_all_users@20/group=1"] for one in metrics)
     assert f"| {mean:.4f} ± " in shown
+    assert "◆" in said
+    for place in (folder / "final" / "synthetic").glob("*/*/results.json"):
+        results = json.loads(place.read_text())
+        del results["models"]["student"]["metrics"]["test/poplift@20"]
+        place.write_text(json.dumps(results))
+    assert "◆" not in subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 def _take_finished_folders(place: Path, rows: list[dict[str, Any]]) -> None:
