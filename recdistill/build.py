@@ -275,7 +275,9 @@ def _class(target: str, path: str, problems: Problems) -> type[Any] | None:
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # a user's own module may raise anything while it is imported
-        problems.add(path, f"_target_ {target} cannot be imported: {type(error).__name__}: {error}")
+        absent = isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition(".")[0])
+        fix = f"install {module} (pip install -e .), or name its folder: PYTHONPATH=. recdistill ..." if absent else ""
+        problems.add(path, f"_target_ {target} cannot be imported: {type(error).__name__}: {error}", fix)
         return None
     if not isinstance(found, type):
         problems.add(path, f"_target_ {target} is not a class")

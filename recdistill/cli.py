@@ -6,6 +6,7 @@ import codecs
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from recdistill import __version__
@@ -65,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(words[0], words[1:])
     except RecDistillError as error:
         if debug:
-            raise
-        print(error, file=sys.stderr)
+            traceback.print_exception(error)
+        else:
+            print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         if debug:

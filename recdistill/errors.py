@@ -85,7 +85,7 @@ def require(claim: bool, setting: str, value: object, limit: str) -> None:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Words that name the legal name closest to a wrong one; empty if none is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 

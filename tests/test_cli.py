@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,7 @@ def test_debug_shows_the_traceback(tmp_path):
     done = shell("train", "distil=unkd", "--debug", cwd=tmp_path)
     assert "Traceback" in done.stderr
     assert "did you mean distill?" in done.stderr
+    assert done.returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,7 @@ def test_debug_shows_the_traceback(tmp_path):
         (["trainer.epoch=3"], ["did you mean trainer.epochs?"]),
         (["teacher.trainer.epoch=3"], ["did you mean teacher.trainer.epochs?"]),
         (["sead=1"], ["did you mean seed?"]),
+        (["deterministic=true"], ["there is no key deterministic\n"]),
         (["+foo=1"], ["there is no key foo"]),
         (["+trainer.foo=1"], ["there is no key trainer.foo"]),
         (["++trainer.epoch=1"], ["did you mean trainer.epochs?"]),
@@ -156,6 +159,11 @@ def test_words_that_name_nothing_are_refused(say, words, parts):
     assert not Path("outputs").exists()
 
 
+@pytest.mark.skipif(find_spec("optuna") is not None, reason="only where the extra is not installed")
+def test_a_choice_whose_extra_is_not_installed_names_the_extra(say):
+    refused(say("train", "-m", "sweep=unkd", "hydra/sweeper=tpe"), 'Fix: pip install "recdistill[tune]"')
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -180,7 +188,10 @@ def test_words_that_name_nothing_are_refused(say, words, parts):
         (["teacher=stored", "teacher.run=nonsense"], ["nonsense", "results.json"]),
         (["trainer.epochs=${nope}"], ["trainer.epochs", "nope"]),
         (["plugins=mine"], ["plugins"]),
-        (["plugins=[no_such_package]", "distill._target_=no_such_package.D"], ["no_such_package.D", "imported"]),
+        (
+            ["plugins=[no_such_package]", "distill._target_=no_such_package.D"],
+            ["no_such_package.D", "imported", "PYTHONPATH=."],
+        ),
         (["distill._target_=recdistill.models.mf.MF", "~distill"], ["MF is not a Distiller"]),
         (["soft_labels.depth=10"], ["soft_labels.depth", "10"]),
         (["teacher=mostpop", "distill._target_=x.Y"], ["x.Y"]),

@@ -15,26 +15,31 @@ from recdistill.commands.conf import GROUPS, conf_folder, first_comment, members
 from recdistill.commands.parser import Parser
 from recdistill.errors import ConfigError, nearest
 
+STUDY = "study"
+ROOT = "# @package _global_"  # such a file sets keys of the whole config, not of a section named like its group
+
 
 def list_choices(words: Sequence[str]) -> int:
     """Print the members of one group, or of all."""
     parser = Parser("recdistill list", description="The choices of a group.")
-    parser.add_argument("group", nargs="?", help="one of " + ", ".join(GROUPS))
+    parser.add_argument("group", nargs="?", help="one of " + ", ".join((*GROUPS, STUDY)))
     parser.add_argument("--config-dir", type=Path, help="a folder of your own YAML laid over ours")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     arguments = parser.parse_args(list(words))
+    listed = (*GROUPS, STUDY)  # studies are no part of a run's config, and are chosen by `recdistill study NAME`
     if arguments.group is not None:
-        _check_group(arguments.group)
+        _check_group(arguments.group, listed)
     folders = _folders(arguments.config_dir)
-    groups = [arguments.group] if arguments.group else [group for group in GROUPS if members(group, folders)]
+    groups = [arguments.group] if arguments.group else [group for group in listed if members(group, folders)]
     found = {group: {name: first_comment(path) for name, path in members(group, folders).items()} for group in groups}
     if arguments.json:
         print(json.dumps(found, indent=2))
         return 0
     for group, choices in found.items():
         print(group)
+        width = max(14, *map(len, choices))
         for name, text in choices.items():
-            print(f"  {name:<14} {text}")
+            print(f"  {name:<{width}} {text}")
     return 0
 
 
@@ -46,7 +51,7 @@ def explain(words: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="machine-readable")
     arguments = parser.parse_args(list(words))
     group, _, name = arguments.choice.partition("=")
-    _check_group(group)
+    _check_group(group, GROUPS)
     known = members(group, _folders(arguments.config_dir))
     if name not in known:
         raise ConfigError(
@@ -56,7 +61,8 @@ def explain(words: Sequence[str]) -> int:
         )
     node = _read(group, known[name], _folders(arguments.config_dir))
     about = _about(node)
-    settings = _settings(node)
+    at_root = ROOT in known[name].read_text(encoding="utf-8")
+    settings = (_choices(known[name]) if at_root else []) + _settings(node)
     if arguments.json:
         rows = {path: {"default": value, "meaning": meaning} for path, value, meaning in settings}
         plain = {"text": about.text if about else first_comment(known[name]), "settings": rows}
@@ -67,11 +73,17 @@ def explain(words: Sequence[str]) -> int:
     for key, value in (about.attributes if about else {}).items():
         print(f"\n{key}: {value}")
     print("\nsettings")
-    section = group.replace("/", ".")
-    width = max([len(f"{section}.{path}={value}") for path, value, _ in settings] or [0])
-    for path, value, meaning in settings:
-        print(f"  {f'{section}.{path}={value}':<{width}}  {meaning}")
+    section = "" if at_root else group.replace("/", ".") + "."
+    words = [f"{section}{path}={_typed(value)}" for path, value, _ in settings]
+    width = max(map(len, words), default=0)
+    for word, (_, _, meaning) in zip(words, settings, strict=True):
+        print(f"  {word:<{width}}  {meaning}".rstrip())
     return 0
+
+
+def _typed(value: Any) -> str:
+    """A value as a user types it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)
@@ -83,11 +95,11 @@ class _About:
     attributes: dict[str, str]
 
 
-def _check_group(group: str) -> None:
-    if group not in GROUPS:
+def _check_group(group: str, known: Sequence[str]) -> None:
+    if group not in known:
         raise ConfigError(
-            f"there is no group {group!r}{nearest(group, GROUPS)}",
-            f"the groups are {', '.join(GROUPS)}",
+            f"there is no group {group!r}{nearest(group, known)}",
+            f"the groups are {', '.join(known)}",
             "recdistill list",
         )
 
@@ -103,7 +115,9 @@ def _read(group: str, path: Path, folders: tuple[Path, ...]) -> dict[str, Any]:
     node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     merged: dict[str, Any] = {}
     for entry in node.pop("defaults", []):
-        if isinstance(entry, dict):
+        if isinstance(entry, str) and entry in (known := members(group, folders)):
+            merged = _merged(merged, _read(group, known[entry], folders))
+        elif isinstance(entry, dict):
             (place, name), *_ = entry.items()
             if str(place).startswith("override "):
                 continue
@@ -114,6 +128,15 @@ def _read(group: str, path: Path, folders: tuple[Path, ...]) -> dict[str, Any]:
                 inner = _read(inner_group, known[name], folders)
                 merged |= inner if package == "_here_" else {package or inner_group.rpartition("/")[2]: inner}
     return _merged(merged, node)
+
+
+def _choices(path: Path) -> list[tuple[str, Any, str]]:
+    """The groups that a file chooses for the whole run."""
+    import yaml
+
+    node: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    chosen = [pair for entry in node.get("defaults", []) if isinstance(entry, dict) for pair in entry.items()]
+    return [(str(place).removeprefix("override ").removeprefix("/"), name, "") for place, name in chosen]
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +221,7 @@ def _settings(node: dict[str, Any], above: str = "") -> list[tuple[str, Any, str
         if isinstance(value, dict):
             rows += _settings(value, f"{above}{key}.")
         else:
-            rows.append((f"{above}{key}", "null" if value is None else value, meanings.get(key, "")))
+            rows.append((f"{above}{key}", value, meanings.get(key, "")))
     return rows
 
 

@@ -77,6 +77,7 @@ def _parser() -> Parser:
         "as distill=none; repeated, all must hold of it (default: no tests)",
     )
     parser.add_argument("--format", choices=[*FORMATS, "html"], default="table")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="as --format json")
     parser.add_argument("--out", type=Path, help="write to a file instead of standard output")
     return parser
 

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from recdistill.commands.conf import GROUPS, conf_folder, members
 from recdistill.errors import ConfigError, Problems, nearest
 
+EXTRAS = {"hydra/sweeper/optuna": "tune", "hydra/launcher/joblib": "sweep"}  # of pyproject.toml
 ROOM = 1 << 16  # bytes: more than Hydra, which knows none of our errors, writes before a run begins
 
 
@@ -216,8 +217,14 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     try:
         return hydra.compose(name, overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
+        said = first_line(error)
+        for part, extra in EXTRAS.items():
+            if part in said:
+                raise ConfigError(
+                    said, f"{part} is in an extra that is not installed", f'pip install "recdistill[{extra}]"'
+                ) from error
         raise ConfigError(
-            first_line(error), "the config cannot be composed", "recdistill list names the groups and their members"
+            said, "the config cannot be composed", "recdistill list names the groups and their members"
         ) from error
 
 

@@ -15,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 from hydra.errors import HydraException
 
-from recdistill.commands.conf import conf_folder
-from recdistill.errors import ConfigError
+from recdistill.commands.conf import conf_folder, members
+from recdistill.errors import ConfigError, nearest
 from recdistill.store import key_of
 
 SCRATCH = "scratch"
@@ -61,7 +61,12 @@ def read_study(file: Path, quick: bool = False) -> Study:
     """
     path = file if file.suffix == ".yaml" else conf_folder() / "study" / f"{file}.yaml"
     if not path.is_file():
-        raise ConfigError(f"there is no study {path}", "a study is a YAML file", "name a file, or one of conf/study")
+        known = members("study", (conf_folder(),))
+        raise ConfigError(
+            f"there is no study {file}{nearest(str(file), known)}",
+            f"a study is a YAML file or one of {', '.join(known)}",
+            "recdistill list study, or the path of a file that ends in .yaml",
+        )
     wanted = {"datasets", "methods", "trials", "seeds"}
     known = wanted | {"overrides", "quick"}
     node = _parsed(path)

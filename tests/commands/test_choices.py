@@ -8,6 +8,7 @@ import pytest
 
 from recdistill import cli
 from recdistill.commands.conf import GROUPS, conf_folder, members
+from recdistill.commands.overrides import check, parse
 
 CHOICES = [f"{group}={name}" for group in GROUPS for name in members(group, (conf_folder(),))]
 
@@ -59,6 +60,39 @@ def test_explain_shows_every_setting_with_default_and_meaning(capsys):
         assert len(line.split("  ")[-1]) > 10
     assert "Kang et al." in out
     assert "requires: ranking" in out
+
+
+def test_explain_shows_the_settings_that_a_choice_takes_over_from_others_of_its_group(capsys):
+    assert cli.main(["explain", "trainer=teacher"]) == 0
+    out = capsys.readouterr().out
+    assert "\n  trainer.learning_rate=0.003 " in out and "\n  trainer.epochs=1000 " in out
+    assert cli.main(["explain", "teacher=lightgcn"]) == 0
+    out = capsys.readouterr().out
+    assert "\n  teacher.trainer.batch_size=4096 " in out and "\n  teacher.trainer.patience=50 " in out
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ("experiment=data_unkd", ("dataset=citeulike-t", "dataset/split=user_hold_out", "dataset.filter.user_min=5")),
+        ("sweep=unkd", ("hydra.sweeper.params.distill.weight=choice(0.01,0.03,0.1,0.3)", "evaluation.test=false")),
+        ("debug=smoke", ("dataset=synthetic", "trainer.epochs=1")),
+    ],
+)
+def test_explain_shows_the_words_that_a_preset_stands_for(choice, words, capsys):
+    assert cli.main(["explain", choice]) == 0
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert set(words) <= set(shown)
+    if not choice.startswith("sweep"):
+        check(parse(shown)[0], full=True)
+
+
+def test_studies_are_listed_and_a_misspelt_one_names_the_nearest(capsys):
+    assert cli.main(["list", "study"]) == 0
+    assert "  ranking-lightgcn Every ranking distiller" in capsys.readouterr().out
+    assert cli.main(["study", "ranking-fm"]) == 2
+    err = capsys.readouterr().err
+    assert "there is no study ranking-fm; did you mean ranking-mf?" in err and "straight-line" in err
 
 
 def test_a_choice_of_a_nested_group_is_explained_with_the_keys_that_set_it(capsys):

@@ -46,7 +46,7 @@ def test_an_output_without_the_letters_of_the_table_shows_others_in_straight_col
 
 
 def test_json_csv_and_markdown_hold_the_same_values(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", "--format", "json"]) == 0
+    assert main(["compare", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["tables"][0]["rows"]
     value = next(row for row in rows if row["method"] == "rrd")["metrics"]["test/ndcg@20"]
     assert main(["compare", "--format", "csv"]) == 0
