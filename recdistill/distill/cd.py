@@ -34,7 +34,8 @@ class CD(Distiller):
 
     Differs from the paper: a mean over the sample where the paper sums (its lambda is `weight` divided by `items`).
     Differs from published ports: draws are without repeats and never training items; the decay is stated as a rate
-    (theirs is 0.05, nearly flat); the loss is not capped.
+    (theirs is 0.05, nearly flat, but they keep the better of two draws: about a rate of 2 over a pool of 3,000); the
+    loss is not capped.
 
     Cost per step: B x n pairs for the B distinct users of a batch. Per epoch: the teacher's scores of U x n pairs, and
     for `guide: student` one pass over all U x I scores, one chunk in memory.

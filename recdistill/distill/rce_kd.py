@@ -29,7 +29,7 @@ class RCEKD(Distiller):
     against the teacher's (scores divided by `temperature`):
 
         A:  `company` different items of the student's first `pool`, drawn with probability proportional to
-            exp( (c_p + 1) / draw_temperature ), c_p = min(50, teacher's top-K items at the student's place p or below)
+            exp( (c_p + 1) / draw_temperature ), c_p = min(50, teacher's top-K items in the pool at place p or below)
         loss(u) = (1 - gamma) CE(J_S) + gamma CE( A + (J_T without A and J_S) ),  gamma = exp(-beta |J_T and A| / K)
 
     J_S and A are renewed at the start of every epoch. Averaged over the distinct users of a batch, or over its rows.
