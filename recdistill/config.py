@@ -7,6 +7,8 @@ from typing import Any
 
 from recdistill.errors import require
 
+MOST_GROUPS = 127  # a group's number is kept in a byte
+
 
 @dataclass
 class TrainerConfig:
@@ -101,7 +103,7 @@ class EvaluationConfig:
         require(bool(self.cutoffs) and min(self.cutoffs) >= 1, "cutoffs", list(self.cutoffs), "a list of numbers >= 1")
         require("ndcg" in self.metrics, "metrics", list(self.metrics), "a list with ndcg, which selects the model")
         require(set(self.metrics) <= set(known), "metrics", list(self.metrics), f"a list out of {', '.join(known)}")
-        require(self.groups >= 1, "groups", self.groups, ">= 1")
+        require(1 <= self.groups <= MOST_GROUPS, "groups", self.groups, f">= 1 and <= {MOST_GROUPS}")
         require(self.stored >= max(self.cutoffs), "stored", self.stored, f">= the largest cut-off {max(self.cutoffs)}")
 
 

@@ -34,7 +34,7 @@ def distinct(ids: Tensor, *, per_row: bool = False, static: bool | None = None) 
     if static is None:
         static = ids.device.type != "cpu"
     if not static:
-        kept, count = ids.unique(return_counts=True)
+        kept, count = torch.unique(ids, return_counts=True)
         return kept, count / len(ids) if per_row else torch.ones_like(count, dtype=torch.float32) / len(kept)
     ordered = ids.sort().values
     first = torch.ones_like(ordered, dtype=torch.bool)

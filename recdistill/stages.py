@@ -36,7 +36,7 @@ from recdistill.runtime import Runtime, device_record, generator, memory_line, p
 from recdistill.soft_labels.cache import FORMAT_VERSION, soft_labels
 from recdistill.soft_labels.extract import Layout
 from recdistill.soft_labels.guard import refuse_other_split
-from recdistill.store import file_hash, key_of, read_json, write_csv, write_json
+from recdistill.store import file_hash, key_of, plugin_code, read_json, write_csv, write_json
 from recdistill.training.alone import Recipe, TrainedModel, describe, prepared, trained_alone
 from recdistill.training.checkpoint import save_weights
 from recdistill.training.trainer import Fit, fit, resident_bytes
@@ -335,6 +335,7 @@ def recorded(
                 "matmul": None if runtime.matmul is None else asdict(runtime.matmul),
                 "seconds": clock.seconds,
                 "cpu_seconds": clock.cpu_seconds,
+                "resumed_after_epoch": history.resumed,
                 "peak_bytes": peak_memory(),
             },
             "dataset": {
@@ -368,7 +369,7 @@ def config_fingerprint(plan: Plan) -> str:
     """A hash of everything in the config that shapes a result."""
     config = asdict(plan.config)
     shapes_none = ("paths", "device", "plugins", "skip_finished", "report")
-    return key_of({key: value for key, value in config.items() if key not in shapes_none})
+    return key_of({key: value for key, value in config.items() if key not in shapes_none} | plugin_code(config))
 
 
 def _write_student(folder: Path, plan: Plan, stage: Stage, student: Recommender, history: Fit) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -30,6 +31,26 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, read in blocks of 1 MiB."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def plugin_code(config: Any) -> dict[str, dict[str, str]]:
+    """The part of a key that changes with the source of plug-ins: a hash of the file of each `_target_` not ours.
+
+    Returns:
+        {"plugin_code": {_target_: hash}}, or nothing where all components are recdistill's.
+    """
+    found: dict[str, str] = {}
+    inner = [config]
+    for node in inner:  # grows as it goes down
+        if not isinstance(node, Mapping):
+            continue
+        inner += node.values()
+        target = node.get("_target_")
+        if isinstance(target, str) and not target.startswith("recdistill."):
+            module = importlib.import_module(target.rpartition(".")[0])
+            source = getattr(module, "__file__", None)
+            found[target] = file_hash(Path(source)) if source else ""
+    return {"plugin_code": found} if found else {}
 
 
 @contextmanager

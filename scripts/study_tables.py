@@ -148,9 +148,10 @@ def _shown(one: Difference | None) -> str:
 
 
 def _cpu(runs: Sequence[Run], row: Row) -> str:
-    """CPU seconds of preparing and training the student, a mean over seeds; none for a reference."""
-    stages = [run.results["run"].get("cpu_seconds", {}) for run in runs]
-    if row.role is not None or not all("student" in stage for stage in stages):
+    """CPU seconds of preparing and training the student, a mean over seeds trained in one go; none for a reference."""
+    told = [run.results["run"] for run in runs if not run.results["run"].get("resumed_after_epoch")]
+    stages = [one.get("cpu_seconds", {}) for one in told]
+    if row.role is not None or not stages or not all("student" in stage for stage in stages):
         return ""
     return f"{statistics.fmean(stage['student'] for stage in stages):.0f}"
 

@@ -253,8 +253,8 @@ def test_all_settings_of_a_component_that_are_out_of_range_are_reported_together
         "dataset.split.valid=3",
         "trainer.epochs=0",
     ]
-    wrong += ["dataset.split.rounding=x", "trainer.negatives=0", "evaluation.groups=0", "evaluation.cutoffs=[]"]
-    refused(say("train", *SMOKE, *wrong), "9 problems", "draw='x'", "rounding='x'", "negatives=0", "groups=0")
+    wrong += ["dataset.split.rounding=x", "trainer.negatives=0", "evaluation.groups=128", "evaluation.cutoffs=[]"]
+    refused(say("train", *SMOKE, *wrong), "9 problems", "draw='x'", "rounding='x'", "negatives=0", "groups=128")
 
 
 def test_a_limit_that_depends_on_a_refused_setting_is_not_reported(say):

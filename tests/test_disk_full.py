@@ -119,7 +119,7 @@ def test_a_run_is_refused_on_a_full_disk_before_hydra_writes_there(
 def test_a_ledger_that_does_not_fit_is_a_cache_error(disk: Path) -> None:
     job = Job("trial", "d", "m", 0, ["x" * 8000], [], disk)
     fill(disk, 0)
-    refused(lambda: Ledger(disk / "ledger.jsonl").add(job, 0.5, 1.0), disk / "ledger.jsonl")
+    refused(lambda: Ledger(disk / "ledger.jsonl").add(job, 0.5, 1.0, {}), disk / "ledger.jsonl")
 
 
 def many_users() -> Interactions:

@@ -61,6 +61,14 @@ def test_a_distiller_of_ones_own_trains(recdistill, tmp_path):
     assert "pull" in Path(folder, "history.csv").read_text().splitlines()[0]
 
 
+def test_a_finished_run_is_passed_over_until_the_code_of_the_plugin_changes(recdistill, tmp_path):
+    words = [*TRAIN, "distill=pull", "plugins=[mypkg]", "skip_finished=true"]
+    folders = [recdistill(*words).stdout.splitlines()[-1] for _ in range(2)]
+    assert len(list((tmp_path / "outputs/runs").iterdir())) == 2 and "done before" in folders[1]
+    (tmp_path / "src/mypkg/pull.py").write_text(DISTILLER.replace("(-score)", "(-2 * score)"))
+    assert "done before" not in recdistill(*words).stdout
+
+
 def test_its_settings_are_checked_like_ours(recdistill):
     done = recdistill(*TRAIN, "distill=pull", "plugins=[mypkg]", "+distill.wieght=2", "distill.weight=much")
     assert done.returncode == 2

@@ -123,7 +123,11 @@ class Ledger:
         found = [row["value"] for row in self.rows if row["command"] == job.command()]
         return float(found[-1]) if found and isinstance(found[-1], int | float) else float("-inf")
 
-    def add(self, job: Job, value: float | None, seconds: float) -> None:
+    def made_by(self, dataset: str) -> dict[str, str] | None:
+        """What made the rows of a data set that are there: the data's fingerprint and the version."""
+        return next((row["made_by"] for row in self.rows if row["dataset"] == dataset and "made_by" in row), None)
+
+    def add(self, job: Job, value: float | None, seconds: float, made_by: Mapping[str, str]) -> None:
         """Write one row through to the disk."""
         row = {
             "phase": job.phase,
@@ -135,6 +139,7 @@ class Ledger:
             "seconds": round(seconds, 1),
             "run": str(job.folder),
             "command": job.command(),
+            "made_by": dict(made_by),
         }
         self.rows.append(row)
         try:
@@ -174,15 +179,26 @@ def _check(plan: Study, datasets: Sequence[str], outputs: Path) -> None:
 def final_jobs(
     plan: Study, dataset: str, folder: Path, outputs: Path, chosen: Mapping[tuple[str, str], list[str]]
 ) -> Iterator[Job]:
-    """The chosen settings of every method on a data set over all seeds, with the tuned scratch as the reference."""
+    """The chosen settings of every method on a data set over all seeds, with the tuned scratch as the reference.
+
+    A method whose student is another one, such as one with another base loss, has no reference: scratch was not tuned
+    for it.
+    """
     scratch, own = next(method for method in plan.methods if method.name == SCRATCH), plan.datasets[dataset]
-    reference = _reference([*plan.overrides, *own, *scratch.overrides, *chosen[dataset, SCRATCH]])
+    tuned = [*plan.overrides, *own, *scratch.overrides, *chosen[dataset, SCRATCH]]
     for method in plan.methods:
         settings = chosen[dataset, method.name]
+        same = _student([*plan.overrides, *own, *method.overrides, *settings]) == _student(tuned)
+        reference = _reference(tuned) if same else ["scratch.enabled=false"]
         for seed in plan.seeds:
             where = folder / "final" / dataset / method.name / f"seed-{seed}"
             words = [f"dataset={dataset}", *plan.overrides, *own, *method.overrides, *settings, *reference]
             yield _job("final", dataset, method.name, seed, settings, [*words, f"seed={seed}"], where, outputs)
+
+
+def _student(words: Sequence[str]) -> list[str]:
+    """The words that make the student."""
+    return [word for word in words if re.match(r"[+~]*(student|model@student)([.=@]|$)", word)]
 
 
 def _reference(words: Sequence[str]) -> list[str]:
@@ -253,9 +269,15 @@ def _run(job: Job, ledger: Ledger) -> str | None:
         done = run_child([sys.executable, "-m", "recdistill", "train", *job.words])
         if done.returncode != 0:
             return f"{job.command()}\n{done.stderr.strip()[-2000:]}"
-    metrics = read_json(job.folder / "results.json")["models"]["student"]["metrics"]
+    results = read_json(job.folder / "results.json")
+    made_by = {"dataset": results["dataset"]["fingerprint"], "recdistill": results["versions"]["recdistill"]}
+    before = ledger.made_by(job.dataset) or made_by
+    if before != made_by:
+        changed = "the data" if before["dataset"] != made_by["dataset"] else "the version of recdistill"
+        return f"{changed} changed since the study began on {job.dataset}; begin it anew with other --outputs"
+    metrics = results["models"]["student"]["metrics"]
     name = f"valid/ndcg@{largest_cutoff(metrics)}"
-    ledger.add(job, metrics[name], time.perf_counter() - started)
+    ledger.add(job, metrics[name], time.perf_counter() - started, made_by)
     shown = "none" if metrics[name] is None else f"{metrics[name]:.4f}"
     _say(f"  {name}={shown} in {time.perf_counter() - started:.0f} s")
     return None

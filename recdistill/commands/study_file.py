@@ -61,10 +61,10 @@ def read_study(file: Path, quick: bool = False) -> Study:
     """
     path = file if file.suffix == ".yaml" else conf_folder() / "study" / f"{file}.yaml"
     if not path.is_file():
-        known = members("study", (conf_folder(),))
+        studies = members("study", (conf_folder(),))
         raise ConfigError(
-            f"there is no study {file}{nearest(str(file), known)}",
-            f"a study is a YAML file or one of {', '.join(known)}",
+            f"there is no study {file}{nearest(str(file), studies)}",
+            f"a study is a YAML file or one of {', '.join(studies)}",
             "recdistill list study, or the path of a file that ends in .yaml",
         )
     wanted = {"datasets", "methods", "trials", "seeds"}

@@ -92,7 +92,9 @@ class Filter:
 def made_by(component: object, before: dict[str, Any]) -> list[Any]:
     """A component's class and settings, without later settings that are as before they existed."""
     settings = {key: value for key, value in vars(component).items() if key not in before or value != before[key]}
-    return [type(component).__qualname__, settings]
+    made = type(component)
+    ours = made.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return [made.__qualname__ if ours else f"{made.__module__}.{made.__qualname__}", settings]
 
 
 def as_time(value: int | str, setting: str) -> int:

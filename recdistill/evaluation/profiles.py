@@ -40,6 +40,13 @@ def ndcg_of_all_places(hit: Array, relevant: Array) -> Array:
     return value
 
 
+def ndcg_from_the_third_place(hit: Array, relevant: Array) -> Array:
+    """DCG with discount 1 / max(1, log2(rank)), which leaves the first two places whole, over that of the best list."""
+    discount = 1 / np.maximum(np.log2(np.arange(1, hit.shape[1] + 1)), 1)
+    value: Array = (hit * discount).sum(1) / discount.cumsum()[np.minimum(relevant, hit.shape[1]) - 1]
+    return value
+
+
 def over_users(value: Array, reachable: Array, n_users: int) -> float:
     """Mean over users with a relevant item."""
     return float(value.mean())
@@ -94,10 +101,11 @@ RECDISTILL = Profile(notes=())
 PROFILES = {
     "recbole": Profile(notes=("recbole: recdistill's formulas and averages are the same.",)),
     "lenskit": Profile(
-        formulas={"recall": capped_recall},
+        formulas={"recall": capped_recall, "ndcg": ndcg_from_the_third_place},
         list_formulas={"precision": precision_of_list},
         notes=(
-            "lenskit: recall = hits / min(k, relevant); precision = hits / length of the list.",
+            "lenskit: recall = hits / min(k, relevant); precision = hits / length of the list; the discount of ndcg is "
+            "1 / max(1, log2(rank)).",
             "Not changed: the candidates, which LensKit leaves to its user (here: without train and valid items).",
         ),
     ),

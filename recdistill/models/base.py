@@ -113,16 +113,22 @@ class InnerProductScorer(Scorer):
     user_vectors: Tensor
     item_vectors: Tensor
 
-    def __init__(self, user_vectors: Tensor, item_vectors: Tensor, *, by_rows: bool = False) -> None:
-        """Hold [U, d] and [I, d]; `by_rows`: both are parameters whose look-ups give sparse gradients."""
+    def __init__(
+        self, user_vectors: Tensor, item_vectors: Tensor, *, by_rows: bool = False, items_too: bool = True
+    ) -> None:
+        """Hold [U, d] and [I, d]; `by_rows`: both are parameters whose look-ups give sparse gradients.
+
+        Without `items_too` only the users' are.
+        """
         self.user_vectors = user_vectors
         self.item_vectors = item_vectors
-        self.by_rows = by_rows
+        self.by_rows, self.items_too = by_rows, items_too
         self._batch: tuple[Batch, tuple[Tensor, Tensor | None]] | None = None
 
     def pair_scores(self, user: Tensor, item: Tensor) -> Tensor:
         """[B, M] inner products."""
-        return pair_scores(self.user_vectors, self.item_vectors, user, item, by_rows=self.by_rows)
+        tables = self.user_vectors, self.item_vectors
+        return pair_scores(*tables, user, item, by_rows=self.by_rows, items_too=self.items_too)
 
     def bpr(self, batch: Batch, *, squares: bool = False) -> tuple[Tensor, Tensor | None]:
         """BPR of a batch and, where asked for, half the mean squared norms of its rows.
@@ -163,11 +169,12 @@ class InnerProductScorer(Scorer):
 
     def among(self, item: Tensor) -> InnerProductScorer:
         """The rows of those items."""
-        return InnerProductScorer(self.user_vectors, nn.functional.embedding(item, self.item_vectors))
+        rows = nn.functional.embedding(item, self.item_vectors)
+        return InnerProductScorer(self.user_vectors, rows, by_rows=self.by_rows, items_too=False)
 
     def transposed(self) -> InnerProductScorer:
         """The tables exchanged."""
-        return InnerProductScorer(self.item_vectors, self.user_vectors, by_rows=self.by_rows)
+        return InnerProductScorer(self.item_vectors, self.user_vectors, by_rows=self.by_rows and self.items_too)
 
 
 class Recommender(nn.Module, ABC):

@@ -20,16 +20,18 @@ BLOCK_BYTES = 1 << 19  # of gathered rows on the CPU, half of a usual second-lev
 AT_ONCE_BYTES = 1 << 22  # so few are one block: the calls of several cost more than the cache saves
 
 
-def pair_scores(users: Tensor, items: Tensor, user: Tensor, item: Tensor, *, by_rows: bool = False) -> Tensor:
+def pair_scores(
+    users: Tensor, items: Tensor, user: Tensor, item: Tensor, *, by_rows: bool = False, items_too: bool = True
+) -> Tensor:
     """Inner products of user rows with item rows.
 
     Shapes:
         users: [U, d]. items: [I, d]. user: [B]. item: [B, M]. Returns: [B, M]. The gradients are dense, or sparse with
-        `by_rows` (both tables are then parameters).
+        `by_rows` (both tables are then parameters; without `items_too` that of the users alone is and has them).
     """
     if by_rows:
         of_user = nn.functional.embedding(user, users, sparse=True)
-        of_item = nn.functional.embedding(item, items, sparse=True)
+        of_item = nn.functional.embedding(item, items, sparse=items_too)
         return (of_item * of_user.unsqueeze(1)).sum(2)
     score: Tensor = _PairScores.apply(users, items, user, item)  # type: ignore[no-untyped-call]  # torch's apply has no types
     return score

@@ -27,7 +27,12 @@ NOT_SETTINGS = (
 # The last cut-off selects the model, so cut-offs are a setting although the rest of the evaluation is none.
 SETTINGS = ("evaluation.cutoffs",)
 # The settings that make a reference model, by its role; the data set is the table's.
-MADE_BY = {"teacher": ("teacher.",), "scratch": ("student.", "scratch.trainer.", "seed"), "mostpop": ()}
+CHOSEN_BY = ("evaluation.cutoffs", "matmul")
+MADE_BY = {
+    "teacher": ("teacher.", *CHOSEN_BY),
+    "scratch": ("student.", "scratch.trainer.", "seed", *CHOSEN_BY),
+    "mostpop": (),
+}
 
 
 def compare(

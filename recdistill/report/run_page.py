@@ -205,7 +205,8 @@ def _provenance(run: StoredRun) -> list[tuple[str, str]]:
         ("seeds", f"student and distiller {about['seed']}; teacher {_seed(config['teacher'])}; "
                   f"split {config['dataset'].get('split', {}).get('seed', '-')}"),
         ("device", f"{about['device']}, {about['dtype']}, {about['threads']} threads"),
-        ("seconds", ", ".join(f"{stage} {seconds:,.1f}" for stage, seconds in about["seconds"].items())),
+        ("seconds", ", ".join(f"{stage} {seconds:,.1f}" for stage, seconds in about["seconds"].items())
+                    + (f" (student from epoch {after + 1} on)" if (after := about.get("resumed_after_epoch")) else "")),
         ("peak memory", size(about.get("peak_bytes"))),
         ("recdistill", f"{versions['recdistill']}, commit {versions.get('commit') or '-'}"),
         ("versions", ", ".join(f"{name} {text}" for name, text in versions.items()

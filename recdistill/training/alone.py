@@ -16,7 +16,16 @@ from recdistill.errors import CacheError, ConfigError
 from recdistill.models.base import Recommender
 from recdistill.models.stored import described, verified, weights_file
 from recdistill.runtime import generator
-from recdistill.store import cannot_write, ensure_folder, file_hash, key_of, locked, write_csv, write_json
+from recdistill.store import (
+    cannot_write,
+    ensure_folder,
+    file_hash,
+    key_of,
+    locked,
+    plugin_code,
+    write_csv,
+    write_json,
+)
 from recdistill.training.checkpoint import load_weights, save_weights
 from recdistill.training.trainer import OnEpoch, Validate, fit
 from recdistill.types import Interactions
@@ -57,6 +66,7 @@ class Recipe:
             {"format_version": FORMAT_VERSION, "dataset": fingerprint, "checkpoints": self.checkpoints}
             | {"select": self.select}
             | ({} if self.matmul == "strict" else {"matmul": self.matmul})
+            | plugin_code(self.node)
             | parts
         )
 

@@ -34,12 +34,14 @@ class Fit:
         epochs: how many were run.
         best_epoch: the one whose weights were restored.
         best_value: its validation value.
+        resumed: the epoch after which this process went on, 0 where it began.
     """
 
     history: list[dict[str, Any]]
     epochs: int
     best_epoch: int
     best_value: float
+    resumed: int = 0
 
     @property
     def seconds(self) -> float:
@@ -91,6 +93,7 @@ def fit(
     state = TrainState(0, 0, -math.inf, [], _weights(trained))
     if checkpoint is not None and checkpoint.is_file():
         state = load_checkpoint(checkpoint, objective, optimizer)
+    resumed = state.epoch
     while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
         state.epoch += 1
         started = time.perf_counter()
@@ -120,7 +123,7 @@ def fit(
         on_epoch(state.epoch, settings.epochs, value, state.best_value)
     _restore(trained, state.best)
     objective.eval()
-    return Fit(state.history, state.epoch, state.best_epoch, state.best_value)
+    return Fit(state.history, state.epoch, state.best_epoch, state.best_value, resumed)
 
 
 def resident_bytes(

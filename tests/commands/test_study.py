@@ -28,6 +28,7 @@ from recdistill.commands.study import (
     settings_of_trials,
     tuning_jobs,
 )
+from recdistill.errors import RecDistillError
 from table_files import SHARED, needs_shared
 from toy_runs import write_run
 
@@ -244,8 +245,8 @@ def test_the_best_value_of_the_present_trials_is_chosen_and_none_is_the_worst(pl
     trials = list(tuning_jobs(plan, place / "s", place))
     ledger = Ledger(place / "ledger.jsonl")
     for job, value in zip(trials, (None, 0.2, 0.3, 0.1), strict=True):
-        ledger.add(job, value, 1.0)
-    ledger.add(replace(trials[1], settings=["a=gone"], words=["a=gone"]), 0.9, 1.0)
+        ledger.add(job, value, 1.0, {})
+    ledger.add(replace(trials[1], settings=["a=gone"], words=["a=gone"]), 0.9, 1.0, {})
     chosen = choose(trials, Ledger(ledger.path))
     assert chosen == {("synthetic", "scratch"): trials[1].settings, ("synthetic", "unkd"): trials[2].settings}
 
@@ -282,6 +283,28 @@ def test_the_references_trainer_has_the_chosen_settings_after_all_others(place: 
         "scratch.trainer.batch_size=256",
         "scratch.trainer.weight_decay=0.01",
     ]
+
+
+def test_a_method_with_another_student_has_no_reference_that_was_not_tuned_for_it(place: Path) -> None:
+    (place / "tiny.yaml").write_text(STUDY.replace("[distill=unkd]", "[distill=unkd, student.loss=softmax]"))
+    chosen = {("synthetic", name): ["trainer.weight_decay=0.01"] for name in ("scratch", "unkd")}
+    jobs = list(final_jobs(read_study(Path("tiny.yaml")), "synthetic", place / "s", place, chosen))
+    told = {job.method: [word for word in job.words if word.startswith("scratch.")] for job in jobs}
+    assert told["unkd"] == ["scratch.enabled=false"]
+    assert "scratch.trainer.weight_decay=0.01" in told["scratch"]
+
+
+def test_a_study_does_not_go_on_with_other_data(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "_is_finished", lambda job: True)
+    outputs = Path("outputs")
+    for number, job in enumerate(tuning_jobs(read_study(Path("tiny.yaml")), outputs / "studies" / "tiny", outputs)):
+        write_run(job.folder, fingerprint="f" if number < 3 else "g")
+        results = json.loads((job.folder / "results.json").read_text()) | {"versions": {"recdistill": "1"}}
+        (job.folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(RecDistillError, match="the data changed since the study began on synthetic"):
+        studies.study(["tiny.yaml"])
+    rows = [json.loads(line) for line in Path("outputs/studies/tiny/ledger.jsonl").read_text().splitlines()]
+    assert [row["made_by"] for row in rows] == [{"dataset": "f", "recdistill": "1"}] * 3
 
 
 @pytest.mark.parametrize("name", ["with space", "a=b", "a,b", "it's", "[x]", "a{b"])

@@ -298,7 +298,9 @@ class Mine(Ratio):
 
 
 def test_a_split_of_ones_own_has_its_own_name_in_fingerprints() -> None:
-    assert Mine().made_by()[0] == "Mine"
+    assert Mine().made_by()[0] == f"{__name__}.Mine"
+    theirs = type("LeaveOneOut", (LeaveOneOut,), {"__module__": "mypackage"})  # the name of one of ours
+    assert theirs().made_by()[0] == "mypackage.LeaveOneOut"
 
 
 def loaded(source: type[Any], folder: Path, split: Split, keep: Filter | None = None, **more: Any) -> Dataset:

@@ -19,13 +19,19 @@ def value(
 def test_one_hit_at_the_top_of_two_relevant_items_is_worth_less_where_the_ideal_takes_all_places() -> None:
     assert value(RECDISTILL, "ndcg", [1], 2) == pytest.approx(0.613, abs=5e-4)
     assert value(PROFILES["rectools"], "ndcg", [1], 2) == pytest.approx(0.220, abs=5e-4)
-    for name in ("recbole", "lenskit", "implicit", "kds"):
+    assert value(PROFILES["lenskit"], "ndcg", [1], 2) == pytest.approx(0.500)
+    for name in ("recbole", "implicit", "kds"):
         assert value(PROFILES[name], "ndcg", [1], 2) == value(RECDISTILL, "ndcg", [1], 2)
 
 
 def test_three_hits_of_thirty_relevant_items_are_worth_more_where_recall_is_capped() -> None:
     assert value(RECDISTILL, "recall", [2, 5, 9], 30) == pytest.approx(0.10)
     assert value(PROFILES["lenskit"], "recall", [2, 5, 9], 30) == pytest.approx(0.30)
+
+
+@pytest.mark.parametrize(("ranks", "relevant", "worth"), [([2], 1, 1.0), ([1, 4], 3, 1.5 / (2 + 1 / np.log2(3)))])
+def test_lenskit_discounts_from_the_third_place_on(ranks: list[int], relevant: int, worth: float) -> None:
+    assert value(PROFILES["lenskit"], "ndcg", ranks, relevant) == pytest.approx(worth)
 
 
 def test_lenskit_divides_hits_by_what_the_list_holds() -> None:

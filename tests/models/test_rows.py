@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from recdistill.models import rows
+from recdistill.models.base import InnerProductScorer
 from recdistill.models.rows import bpr_and_half_squares, half_squares, pair_scores
 
 
@@ -35,6 +36,19 @@ def test_pair_scores_and_their_gradients_are_those_of_plain_look_ups(
     for one, other in zip(found, expected, strict=True):
         assert one.is_sparse is by_rows
         torch.testing.assert_close(one.to_dense(), other)
+
+
+def test_some_items_of_a_table_keep_the_users_gradient_by_rows() -> None:
+    users, items = tables()
+    among = InnerProductScorer(users, items, by_rows=True).among(torch.tensor([6, 0, 2, 5, 1]))
+    among.pair_scores(USER, ITEM.clamp(max=4)).sum().backward()
+    assert users.grad is not None and users.grad.is_sparse
+    assert items.grad is not None and not items.grad.is_sparse
+    whole, copy = tables()
+    dense = InnerProductScorer(whole, copy).among(torch.tensor([6, 0, 2, 5, 1]))
+    dense.pair_scores(USER, ITEM.clamp(max=4)).sum().backward()
+    torch.testing.assert_close(users.grad.to_dense(), whole.grad)
+    torch.testing.assert_close(items.grad, copy.grad)
 
 
 def test_a_table_that_needs_no_gradient_gets_none() -> None:

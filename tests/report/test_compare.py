@@ -132,6 +132,7 @@ def test_runs_of_other_cutoffs_are_another_row(tmp_path: Path) -> None:
         "evaluation.cutoffs=[10, 20]",
         "evaluation.cutoffs=[20, 50]",
     }
+    assert [row.role for row in comparison.rows[:-2]] == ["teacher", "teacher", "scratch", "scratch", "mostpop"]
 
 
 def test_a_run_that_did_not_read_test_is_listed_and_takes_nothing_from_the_others(tmp_path: Path) -> None:

@@ -194,6 +194,8 @@ def test_training_continued_from_its_checkpoint_equals_the_uninterrupted_one(
     assert checkpoint["checkpoint"].is_file()
     student = toys.model(seed=9)  # its own weights do not matter
     found = run(student, checkpoint)
+    assert 0 < found.resumed < killed_in or (found.resumed == killed_in and killed_in % 2 == 0)
+    assert expected.resumed == 0
     assert same(student.state_dict(), straight.state_dict())
     assert (found.epochs, found.best_epoch, found.best_value) == (6, expected.best_epoch, expected.best_value)
     for row, other in zip(found.history, expected.history, strict=True):
