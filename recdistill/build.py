@@ -299,9 +299,7 @@ def _bind(cls: type[Any], settings: dict[str, Any], path: str, problems: Problem
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in settings:
             problems.add(f"{path}.{name}", f"needs a value: {path}.{name}=...")
-    return {
-        name: parameter.default for name, parameter in parameters.items() if parameter.default is not parameter.empty
-    }
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
 
 
 def _fits(value: Any, hint: Any) -> bool:
