@@ -42,10 +42,8 @@ def plugin_code(config: Any) -> dict[str, dict[str, str]]:
     found: dict[str, str] = {}
     inner = [config]
     for node in inner:  # grows as it goes down
-        if not isinstance(node, Mapping):
-            continue
-        inner += node.values()
-        target = node.get("_target_")
+        inner += node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+        target = node.get("_target_") if isinstance(node, Mapping) else None
         if isinstance(target, str) and not target.startswith("recdistill."):
             module = importlib.import_module(target.rpartition(".")[0])
             source = getattr(module, "__file__", None)

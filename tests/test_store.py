@@ -186,3 +186,13 @@ def test_a_folder_is_measured_while_files_come_and_go(tmp_path: Path) -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_the_code_of_plugins_is_found_in_mappings_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_for_keys.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"a": {"_target_": "recdistill.models.mf.MF"}, "b": {"parts": [{"_target_": "mine_for_keys.Part"}]}}
+    assert store.plugin_code(config["a"]) == {}
+    assert store.plugin_code(config) == {
+        "plugin_code": {"mine_for_keys.Part": store.file_hash(tmp_path / "mine_for_keys.py")}
+    }
